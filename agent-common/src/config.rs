@@ -1,0 +1,55 @@
+//! What the agent tells the kernel programs before it loads them.
+
+use crate::verdict::Decision;
+
+/// Read-only settings of the kernel programs, constant for the verifier.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Bit [`decision_bit`] set: write a record for first SYNs with this decision.
+    pub emit_decisions: u32,
+    /// 1: write a record for SYNs the kernel freed outside IPVS.
+    pub emit_syn_drops: u32,
+    /// 1: the `kfree_skb` tracepoint carries a drop reason; 0 (before 5.17): only a location.
+    pub has_drop_reasons: u32,
+}
+
+/// Kernel functions whose drops are told apart by location where there are no reasons.
+pub const DROP_LOCATIONS_MAX: u32 = 4;
+
+/// Code of one kernel function, and what a SYN freed there died of.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropLocation {
+    /// First address.
+    pub start: u64,
+    /// First address behind it; equal to `start` in an unused entry.
+    pub end: u64,
+    /// [`crate::verdict::DropCause`], 0 for what is no loss.
+    pub cause: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+/// The bit of a decision in [`Config::emit_decisions`].
+pub const fn decision_bit(decision: Decision) -> u32 {
+    1 << decision as u32
+}
+
+/// Decisions that are findings by themselves: written unless the user asks for all.
+pub const FINDINGS: u32 = decision_bit(Decision::ReusedStale) | decision_bit(Decision::Dropped);
+
+/// Every decision.
+pub const ALL_DECISIONS: u32 = decision_bit(Decision::Scheduled)
+    | decision_bit(Decision::Reused)
+    | decision_bit(Decision::ReusedStale)
+    | decision_bit(Decision::Rescheduled)
+    | decision_bit(Decision::Dropped);
+
+#[cfg(feature = "user")]
+mod user {
+    // SAFETY: `#[repr(C)]`, three `u32`, no padding.
+    unsafe impl aya::Pod for super::Config {}
+    // SAFETY: `#[repr(C)]`, padding spelled out.
+    unsafe impl aya::Pod for super::DropLocation {}
+}

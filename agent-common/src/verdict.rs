@@ -1,0 +1,79 @@
+//! The words of the product: what IPVS decided and why a SYN died.
+//!
+//! Each enumeration travels as its `u8`; [`TryFrom`] refuses a number this build does not know.
+
+/// A number that is no member of the enumeration it was read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownNumber(pub u8);
+
+/// Declares an enumeration with its wire number and the word people see.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $number:literal, $word:literal;)* }) => {
+        $(#[$meta])*
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[$vmeta])* $variant = $number,)*
+        }
+
+        impl $name {
+            /// Every member, in wire order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word used in metrics, logs and JSON.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl TryFrom<u8> for $name {
+            type Error = UnknownNumber;
+
+            fn try_from(number: u8) -> Result<Self, UnknownNumber> {
+                match number { $($number => Ok(Self::$variant),)* other => Err(UnknownNumber(other)) }
+            }
+        }
+    };
+}
+
+words! {
+    /// What IPVS did with an attempt's SYN.
+    Decision {
+        /// No entry: the scheduler chose.
+        Scheduled = 1, "scheduled";
+        /// Followed an existing entry to a real server of weight > 0.
+        Reused = 2, "reused";
+        /// Followed an entry or template to a real server of weight 0 or removed from the service.
+        ReusedStale = 3, "reused_stale";
+        /// Entry found, expired by the kernel, scheduler chose anew.
+        Rescheduled = 4, "rescheduled";
+        /// IPVS dropped the SYN.
+        Dropped = 5, "dropped";
+    }
+}
+
+words! {
+    /// Why an attempt was sent to a stale real server.
+    StaleCause {
+        /// The client's source port came back before the old entry expired.
+        PortReuse = 1, "port_reuse";
+        /// A persistence template, or an entry controlled by one.
+        Persistence = 2, "persistence";
+    }
+}
+
+words! {
+    /// Why a SYN died on this node.
+    DropCause {
+        /// IPVS: the old entry's conntrack is confirmed, so the SYN cannot be rescheduled.
+        IpvsReuse = 1, "ipvs_reuse";
+        /// IPVS: the entry's real server was removed from the service.
+        IpvsRemoved = 2, "ipvs_removed";
+        /// IPVS: the service has no server left to choose.
+        IpvsNoDestination = 3, "ipvs_no_destination";
+        /// A netfilter hook other than IPVS (iptables, nftables, conntrack).
+        Netfilter = 4, "netfilter";
+        /// Anything else the kernel freed a SYN for.
+        Other = 5, "other";
+    }
+}
