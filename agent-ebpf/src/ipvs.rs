@@ -1,0 +1,174 @@
+//! Views of IPVS's structures: connection entry, real server (`ip_vs_dest`), service.
+
+use agent_common::{
+    key::{RealServerKey, ServiceKey},
+    layout::ABSENT,
+};
+
+use crate::{
+    packet::{self, TCP},
+    read::{Probe, field, offset},
+};
+
+/// Bit 0 of `ip_vs_dest.flags`, or of `cflags` where it exists: the real server is part of its
+/// service (`IP_VS_DEST_F_AVAILABLE`, `include/net/ip_vs.h`).
+const AVAILABLE: u64 = 1;
+
+/// Where an entry or the scheduler sends a connection.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Service the real server belongs to.
+    pub service: ServiceKey,
+    /// The real server.
+    pub real_server: RealServerKey,
+    /// Its weight now.
+    pub weight: i32,
+    /// IPVS state of the entry (`IP_VS_TCP_S_*`).
+    pub state: u8,
+    /// 1: the real server was removed from its service.
+    pub removed: u8,
+    /// 1: the entry belongs to a persistence template.
+    pub controlled: u8,
+    /// Always 0.
+    pub pad: u8,
+}
+
+impl Target {
+    /// Whether no new connection should go there.
+    #[inline(always)]
+    pub const fn is_stale(&self) -> bool {
+        self.weight <= 0 || self.removed != 0
+    }
+}
+
+/// Inode number of the network namespace of an IPVS instance (`struct netns_ipvs *`).
+#[inline(always)]
+pub fn netns(ipvs: u64) -> Probe<u32> {
+    let net: u64 = field(ipvs, offset!(ipvs_net))?;
+    field(net, offset!(net_inum))
+}
+
+/// Where the entry `conn` sends its packets.
+#[inline(always)]
+pub fn target(conn: u64, family: u8, netns: u32) -> Probe<Target> {
+    let dest: u64 = field(conn, offset!(conn_dest))?;
+    let control: u64 = field(conn, offset!(conn_control))?;
+    let state: u16 = field(conn, offset!(conn_state))?;
+    let mut target = if dest == 0 {
+        unbound(conn, family, netns)?
+    } else {
+        bound(dest, family, netns)?
+    };
+    target.state = u8::try_from(state).unwrap_or(u8::MAX);
+    target.controlled = u8::from(control != 0);
+    Ok(target)
+}
+
+/// The real server an entry is bound to names its own service, also after its removal.
+#[inline(always)]
+fn bound(dest: u64, family: u8, netns: u32) -> Probe<Target> {
+    let fwmark: u32 = field(dest, offset!(dest_vfwmark))?;
+    let mut service = ServiceKey {
+        addr: [0; 16],
+        fwmark,
+        netns,
+        port: 0,
+        family,
+        proto: 0,
+    };
+    if fwmark == 0 {
+        service.addr = packet::address(dest, offset!(dest_vaddr), family)?;
+        service.port = u16::from_be(field(dest, offset!(dest_vport))?);
+        service.proto = TCP;
+    }
+    Ok(Target {
+        service,
+        real_server: real_server(dest)?,
+        weight: field(dest, offset!(dest_weight))?,
+        state: 0,
+        removed: u8::from(!available(dest)?),
+        controlled: 0,
+        pad: 0,
+    })
+}
+
+/// An entry without a real server (synchronised from a peer, or bypass): its own addresses are
+/// all there is, and nothing says it is stale.
+#[inline(always)]
+fn unbound(conn: u64, family: u8, netns: u32) -> Probe<Target> {
+    let vport: u16 = field(conn, offset!(conn_vport))?;
+    let dport: u16 = field(conn, offset!(conn_dport))?;
+    Ok(Target {
+        service: ServiceKey {
+            addr: packet::address(conn, offset!(conn_vaddr), family)?,
+            fwmark: 0,
+            netns,
+            port: u16::from_be(vport),
+            family,
+            proto: TCP,
+        },
+        real_server: RealServerKey {
+            addr: packet::address(conn, offset!(conn_daddr), family)?,
+            port: u16::from_be(dport),
+            family,
+            pad: 0,
+        },
+        weight: 1,
+        state: 0,
+        removed: 0,
+        controlled: 0,
+        pad: 0,
+    })
+}
+
+/// A service by its own structure (`struct ip_vs_service *`).
+#[inline(always)]
+pub fn service(svc: u64, netns: u32) -> Probe<ServiceKey> {
+    let af: u16 = field(svc, offset!(svc_af))?;
+    let family = packet::family(u64::from(af));
+    let fwmark: u32 = field(svc, offset!(svc_fwmark))?;
+    if fwmark != 0 {
+        return Ok(ServiceKey {
+            addr: [0; 16],
+            fwmark,
+            netns,
+            port: 0,
+            family,
+            proto: 0,
+        });
+    }
+    let port: u16 = field(svc, offset!(svc_port))?;
+    Ok(ServiceKey {
+        addr: packet::address(svc, offset!(svc_addr), family)?,
+        fwmark,
+        netns,
+        port: u16::from_be(port),
+        family,
+        proto: TCP,
+    })
+}
+
+#[inline(always)]
+fn real_server(dest: u64) -> Probe<RealServerKey> {
+    let af: u16 = field(dest, offset!(dest_af))?;
+    let family = packet::family(u64::from(af));
+    let port: u16 = field(dest, offset!(dest_port))?;
+    Ok(RealServerKey {
+        addr: packet::address(dest, offset!(dest_addr), family)?,
+        port: u16::from_be(port),
+        family,
+        pad: 0,
+    })
+}
+
+#[inline(always)]
+fn available(dest: u64) -> Probe<bool> {
+    let cflags = offset!(dest_cflags);
+    let flags = if cflags == ABSENT {
+        u64::from(field::<u32>(dest, offset!(dest_flags))?)
+    } else {
+        field::<u64>(dest, cflags)?
+    };
+    Ok(flags & AVAILABLE != 0)
+}

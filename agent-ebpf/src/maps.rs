@@ -1,0 +1,87 @@
+//! Every map and setting of the kernel programs: size, reason, and what happens at the limit.
+
+use agent_common::{
+    attempt::{ATTEMPTS_MAX, Attempt, PENDING_MAX},
+    config::{Config, DROP_LOCATIONS_MAX, DropLocation},
+    count::{COUNTS_MAX, CountKey},
+    key::{ServiceKey, TupleKey},
+    layout::{ABSENT, KernelLayout},
+    record::RING_BYTES,
+    stat::Stat,
+};
+use aya_ebpf::{
+    Global,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+};
+
+use crate::{atomic::Shared, attempt::Pending, call::ARGS_KEPT};
+
+// The settings below start as all ones: the linker may merge constants of equal content, and a
+// setting that starts as zeros would lend its later value to every constant zero of the programs.
+
+/// Offsets of kernel fields; set by the agent before loading, constant for the verifier.
+#[unsafe(no_mangle)]
+pub static LAYOUT: Global<KernelLayout> =
+    Global::new(KernelLayout::from_offsets([ABSENT; KernelLayout::LEN]));
+
+/// Settings; set by the agent before loading, constant for the verifier.
+#[unsafe(no_mangle)]
+pub static CONFIG: Global<Config> = Global::new(Config {
+    emit_decisions: u32::MAX,
+    emit_syn_drops: u32::MAX,
+    has_drop_reasons: u32::MAX,
+});
+
+/// SYNs in [`PENDING`]. Lets the verdict program leave at once for every packet while no SYN is
+/// between lookup and verdict. Global and not per CPU, because a locally sent SYN may migrate.
+pub static IN_FLIGHT: Shared = Shared::zero();
+
+/// The counters users see. At the limit new keys are counted in [`Stat::CountsFull`].
+#[map]
+pub static COUNTS: PerCpuHashMap<CountKey, u64> = PerCpuHashMap::with_max_entries(COUNTS_MAX, 0);
+
+/// Address services that saw a connection, so that a SYN that dies before IPVS sees it can be put
+/// to its service. Same bound and loss as [`COUNTS`], whose keys it is drawn from.
+#[map]
+pub static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(COUNTS_MAX, 0);
+
+/// What the programs count about themselves, indexed by [`Stat`].
+#[map]
+pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Stat::COUNT, 0);
+
+/// Recent attempts by tuple; the least recently used make room (see [`ATTEMPTS_MAX`]).
+#[map]
+pub static ATTEMPTS: LruHashMap<TupleKey, Attempt> = LruHashMap::with_max_entries(ATTEMPTS_MAX, 0);
+
+/// SYNs that met an entry and wait for IPVS's verdict, and packets IPVS has just dropped; keyed
+/// by the packet's address, because the hooks nest and may migrate. At the limit:
+/// [`Stat::PendingFull`].
+#[map]
+pub static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(PENDING_MAX, 0);
+
+/// Arguments of calls that a kprobe saw begin, by the stack pointer at their first instruction,
+/// which is theirs alone until they return. At the limit: [`Stat::CallsFull`].
+#[map]
+pub static CALLS: HashMap<u64, [u64; ARGS_KEPT]> = HashMap::with_max_entries(PENDING_MAX, 0);
+
+/// Calls in [`CALLS`]. Lets a return probe leave at once while none is worth a look.
+pub static CALLS_OPEN: Shared = Shared::zero();
+
+/// One number: not 0 once every probe is attached. Until then nothing is counted, because a half
+/// attached set would see only half of a decision. Read on the path of a SYN only.
+#[map]
+pub static ARMED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Drop reason number → [`agent_common::verdict::DropCause`], 0 for a reason that is no loss.
+/// Filled by the agent from the names in the kernel's BTF; numbers beyond it count as other.
+#[map]
+pub static DROP_CAUSES: Array<u8> = Array::with_max_entries(256, 0);
+
+/// Kernel functions by location, for kernels without drop reasons. Filled by the agent.
+#[map]
+pub static DROP_LOCATIONS: Array<DropLocation> = Array::with_max_entries(DROP_LOCATIONS_MAX, 0);
+
+/// The evidence stream. At the limit records are counted in [`Stat::RingFull`].
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);

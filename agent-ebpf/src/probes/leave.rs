@@ -1,0 +1,70 @@
+//! IPVS found no real server for a SYN.
+//!
+//! **Measures** SYNs dropped because the service has no server left to choose; the client gets an
+//! ICMP port unreachable ("connection refused").
+//! **Hook** `ip_vs_leave` at return: its verdict tells a drop from a bypass.
+//! **Cannot see** the real server: there is none.
+//! **Cost** once per packet without a server, never on a healthy service.
+
+use agent_common::{key::RealServerKey, stat::Stat, verdict::DropCause};
+use aya_ebpf::{
+    macros::{fexit, kprobe, kretprobe},
+    programs::{FExitContext, ProbeContext, RetProbeContext},
+};
+
+use super::{schedule, verdict::is_drop};
+use crate::{
+    attempt::{self, Verdict},
+    call::{Call, Entry, Fexit, Kretprobe, finish},
+    ipvs::{self, Target},
+};
+
+// match-proto 6.1: int ip_vs_leave(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, struct ip_vs_iphdr *iph)
+// match-proto 6.12: int ip_vs_leave(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, struct ip_vs_iphdr *iph)
+#[fexit(function = "ip_vs_leave")]
+pub fn il_leave(ctx: FExitContext) -> i32 {
+    finish(no_destination(&Fexit::<4>(ctx)))
+}
+
+#[kprobe]
+pub fn il_leave_k(ctx: ProbeContext) -> u32 {
+    let _ = finish(Entry(&ctx).keep());
+    0
+}
+
+#[kretprobe]
+pub fn il_leave_r(ctx: RetProbeContext) -> u32 {
+    if let Some(call) = Kretprobe::returned(ctx) {
+        let _ = finish(no_destination(&call));
+    }
+    0
+}
+
+#[inline(always)]
+fn no_destination(call: &impl Call) -> Result<(), Stat> {
+    if !is_drop(call.ret()) {
+        return Ok(());
+    }
+    let (svc, skb, iph) = (call.arg(0), call.arg(1), call.arg(3));
+    let Some(syn) = schedule::syn_of(call, svc, skb, iph)? else {
+        return Ok(());
+    };
+    attempt::end(skb);
+    let target = Target {
+        service: ipvs::service(svc, syn.tuple.netns)?,
+        real_server: RealServerKey::NONE,
+        weight: 0,
+        state: 0,
+        removed: 0,
+        controlled: 0,
+        pad: 0,
+    };
+    attempt::settle(
+        &syn,
+        &target,
+        Verdict::dropped(DropCause::IpvsNoDestination),
+        0,
+    );
+    attempt::mark_dropped(skb, true);
+    Ok(())
+}

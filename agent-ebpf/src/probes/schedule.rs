@@ -1,0 +1,93 @@
+//! The scheduler chose a real server for a SYN.
+//!
+//! **Measures** new entries: `scheduled` when the SYN met no entry, `rescheduled` when it met one
+//! that IPVS expired, `reused_stale` when a persistence template led to a stale real server.
+//! **Hook** `ip_vs_schedule` at return rather than `ip_vs_conn_new`: it knows the packet.
+//! **Cannot see** bypass entries (`cache_bypass`), which `ip_vs_leave` makes.
+//! **Cost** once per new entry, never per packet.
+
+use agent_common::{
+    stat::Stat,
+    verdict::{Decision, StaleCause},
+};
+use aya_ebpf::{
+    macros::{fexit, kprobe, kretprobe},
+    programs::{FExitContext, ProbeContext, RetProbeContext},
+};
+use aya_log_ebpf::debug;
+
+use crate::{
+    attempt::{self, Verdict},
+    call::{Call, Entry, Fexit, Kretprobe, finish},
+    ipvs,
+    packet::{self, Syn},
+    proof,
+    read::{field, offset},
+};
+
+// match-proto 6.1: struct ip_vs_conn *ip_vs_schedule(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, int *ignored, struct ip_vs_iphdr *iph)
+// match-proto 6.12: struct ip_vs_conn *ip_vs_schedule(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, int *ignored, struct ip_vs_iphdr *iph)
+#[fexit(function = "ip_vs_schedule")]
+pub fn il_schedule(ctx: FExitContext) -> i32 {
+    finish(chosen(&Fexit::<5>(ctx)))
+}
+
+#[kprobe]
+pub fn il_schedule_k(ctx: ProbeContext) -> u32 {
+    let _ = finish(Entry(&ctx).keep());
+    0
+}
+
+#[kretprobe]
+pub fn il_schedule_r(ctx: RetProbeContext) -> u32 {
+    if let Some(call) = Kretprobe::returned(ctx) {
+        let _ = finish(chosen(&call));
+    }
+    0
+}
+
+#[inline(always)]
+fn chosen(call: &impl Call) -> Result<(), Stat> {
+    let conn = call.ret();
+    if conn == 0 {
+        return Ok(());
+    }
+    let (svc, skb, iph) = (call.arg(0), call.arg(1), call.arg(4));
+    let Some(syn) = syn_of(call, svc, skb, iph)? else {
+        return Ok(());
+    };
+    let target = ipvs::target(conn, syn.tuple.family, syn.tuple.netns)?;
+    proof::check(conn, skb, &syn, &target)?;
+    let met_entry = attempt::waiting(skb).is_some();
+    if met_entry {
+        attempt::end(skb);
+    }
+    let verdict = if target.is_stale() {
+        Verdict::stale(StaleCause::Persistence)
+    } else if met_entry {
+        Verdict::plain(Decision::Rescheduled)
+    } else {
+        Verdict::plain(Decision::Scheduled)
+    };
+    debug!(
+        call,
+        "SYN from port {}: decision {}", syn.tuple.client_port, verdict.decision as u8
+    );
+    attempt::settle(&syn, &target, verdict, 0);
+    Ok(())
+}
+
+/// The SYN that made IPVS look for a server of `svc`; `None` for any other packet.
+#[inline(always)]
+pub fn syn_of(call: &impl Call, svc: u64, skb: u64, iph: u64) -> Result<Option<Syn>, Stat> {
+    let Some(tcp) = packet::tcp_header(call, skb, iph)? else {
+        return Ok(None);
+    };
+    if !packet::opens_connection(tcp)? || !attempt::is_armed() {
+        return Ok(None);
+    }
+    let ipvs: u64 = field(svc, offset!(svc_ipvs))?;
+    let netns = ipvs::netns(ipvs)?;
+    let af: u16 = field(svc, offset!(svc_af))?;
+    packet::syn(iph, tcp, packet::family(u64::from(af)), netns).map(Some)
+}

@@ -1,0 +1,122 @@
+//! The kernel freed a TCP SYN.
+//!
+//! **Measures** SYNs that die on this node outside IPVS's own verdict, by the kernel's reason.
+//! **Hook** raw tracepoint `skb:kfree_skb`: drops only, normal frees pass elsewhere.
+//! **Cannot see** SYNs refused by a full accept or SYN queue (the kernel frees those as consumed).
+//! **Cost** once per dropped packet of any kind; packets that are no SYN leave after three reads.
+
+use agent_common::{
+    config::DROP_LOCATIONS_MAX,
+    key::{ServiceKey, TupleKey},
+    stat::Stat,
+    verdict::DropCause,
+};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+
+use crate::{
+    attempt::{self, DroppedBy},
+    call::finish,
+    emit,
+    maps::{DROP_CAUSES, DROP_LOCATIONS, SERVICES},
+    packet::{self, TCP},
+};
+
+// match-proto 5.10: kfree_skb(struct sk_buff *skb, void *location)
+// match-proto 6.1: kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason)
+// match-proto 6.12: kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk)
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn il_syn_drop(ctx: RawTracePointContext) -> i32 {
+    finish(freed(&ctx))
+}
+
+#[inline(always)]
+fn freed(ctx: &RawTracePointContext) -> Result<(), Stat> {
+    let skb: u64 = ctx.arg(0);
+    // Before 5.17 there is no third argument, and what stands in its place is no reason.
+    let reason: u32 = if attempt::config().has_drop_reasons != 0 {
+        ctx.arg(2)
+    } else {
+        0
+    };
+    let dropped_by = attempt::take_mark(skb);
+    if matches!(dropped_by, DroppedBy::IpvsCounted) {
+        return Ok(());
+    }
+    let Some(syn) = packet::syn_of_skb(skb)? else {
+        return Ok(());
+    };
+    let cause = match dropped_by {
+        DroppedBy::IpvsUnexplained => DropCause::Other as u8,
+        _ if attempt::config().has_drop_reasons != 0 => cause_of_reason(reason),
+        _ => cause_of_location(ctx.arg(1)),
+    };
+    if cause == 0 || !attempt::is_armed() {
+        return Ok(());
+    }
+    if let Some(pending) = attempt::handled_now(skb) {
+        // The decision about this SYN follows and carries the evidence.
+        pending.freed_cause = u32::from(cause);
+        attempt::count_drop(&pending.target.service, cause);
+        return Ok(());
+    }
+    attempt::settle_drop(&syn, &service(&syn.tuple), cause);
+    if attempt::config().emit_syn_drops != 0 {
+        // SAFETY: the helper only reads the clock.
+        emit::syn_drop(
+            unsafe { bpf_ktime_get_ns() },
+            &syn,
+            cause,
+            reason,
+            ctx.arg(1),
+        );
+    }
+    Ok(())
+}
+
+/// The cause the agent assigned to this reason; a reason beyond the table is other.
+#[inline(always)]
+fn cause_of_reason(reason: u32) -> u8 {
+    DROP_CAUSES
+        .get(reason)
+        .copied()
+        .unwrap_or(DropCause::Other as u8)
+}
+
+/// The cause the agent assigned to the function that freed the packet; any other is other.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "written from a `u8`")]
+fn cause_of_location(location: u64) -> u8 {
+    for index in 0..DROP_LOCATIONS_MAX {
+        if let Some(function) = DROP_LOCATIONS.get(index)
+            && location >= function.start
+            && location < function.end
+        {
+            return function.cause as u8;
+        }
+    }
+    DropCause::Other as u8
+}
+
+/// The service a SYN was meant for, if IPVS has handled a connection to it before.
+#[inline(always)]
+fn service(tuple: &TupleKey) -> ServiceKey {
+    let service = ServiceKey {
+        addr: tuple.dest_addr,
+        fwmark: 0,
+        netns: tuple.netns,
+        port: tuple.dest_port,
+        family: tuple.family,
+        proto: TCP,
+    };
+    if SERVICES.get_ptr(&service).is_some() {
+        return service;
+    }
+    ServiceKey {
+        addr: [0; 16],
+        fwmark: 0,
+        netns: 0,
+        port: 0,
+        family: 0,
+        proto: 0,
+    }
+}

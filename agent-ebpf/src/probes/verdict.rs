@@ -1,0 +1,123 @@
+//! IPVS's own verdict on a packet.
+//!
+//! **Measures** the end of a SYN that met an entry and was not rescheduled: followed to its real
+//! server, or dropped. Only this verdict tells IPVS's drop from an iptables drop.
+//! **Hook** `ip_vs_in_hook` at return. It nests: the packet IPVS sends to the real server passes
+//! LOCAL_OUT inside the first call, where the same packet is accepted; either end says "followed".
+//! **Cannot see** why IPVS dropped a packet for which no other probe ran; that is counted as other.
+//! **Cost** every packet of LOCAL_IN and LOCAL_OUT runs this: two loads and two branches while no
+//! SYN is in flight, one hash lookup more while one is.
+
+use agent_common::{
+    stat::Stat,
+    verdict::{Decision, DropCause, StaleCause},
+};
+use aya_ebpf::{
+    macros::{fexit, kprobe, kretprobe},
+    programs::{FExitContext, ProbeContext, RetProbeContext},
+};
+use aya_log_ebpf::debug;
+
+use crate::{
+    attempt::{self, Pending, Verdict},
+    call::{Call, Entry, Fexit, Kretprobe, finish},
+    packet,
+};
+
+/// `NF_DROP` (include/uapi/linux/netfilter.h).
+const NF_DROP: u32 = 0;
+
+// match-proto 6.1: unsigned int ip_vs_in_hook(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
+// match-proto 6.12: unsigned int ip_vs_in_hook(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
+#[fexit(function = "ip_vs_in_hook")]
+pub fn il_verdict(ctx: FExitContext) -> i32 {
+    decided(&Fexit::<3>(ctx));
+    0
+}
+
+#[kprobe]
+pub fn il_verdict_k(ctx: ProbeContext) -> u32 {
+    let entry = Entry(&ctx);
+    let _ = finish(keep_syn(&entry));
+    0
+}
+
+#[kretprobe]
+pub fn il_verdict_r(ctx: RetProbeContext) -> u32 {
+    if let Some(call) = Kretprobe::returned(ctx) {
+        decided(&call);
+    }
+    0
+}
+
+/// Whether a hook's result drops the packet; the result is 32 bits wide, the register is not.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the upper half is undefined"
+)]
+pub fn is_drop(result: u64) -> bool {
+    result as u32 == NF_DROP
+}
+
+/// Keeps a call only for a SYN, so that other packets cost the return probe nothing.
+#[inline(always)]
+fn keep_syn(entry: &Entry<'_>) -> Result<(), Stat> {
+    match packet::syn_of_skb(entry.arg(1))? {
+        Some(_) => entry.keep(),
+        None => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn decided(call: &impl Call) {
+    let drop = is_drop(call.ret());
+    if !drop && !attempt::any_in_flight() {
+        return;
+    }
+    let skb = call.arg(1);
+    let Some(pending) = attempt::waiting(skb) else {
+        if drop {
+            attempt::mark_dropped(skb, false);
+        }
+        return;
+    };
+    let outcome = outcome(pending, drop);
+    debug!(
+        call,
+        "SYN from port {}: dropped {}",
+        pending.syn.tuple.client_port,
+        u8::from(drop)
+    );
+    #[expect(clippy::cast_possible_truncation, reason = "written from a `u8`")]
+    attempt::settle(
+        &pending.syn,
+        &pending.target,
+        outcome,
+        pending.freed_cause as u8,
+    );
+    attempt::end(skb);
+    if drop {
+        attempt::mark_dropped(skb, true);
+    }
+}
+
+#[inline(always)]
+fn outcome(pending: &Pending, drop: bool) -> Verdict {
+    let target = &pending.target;
+    if drop {
+        return Verdict::dropped(if target.removed != 0 {
+            DropCause::IpvsRemoved
+        } else {
+            DropCause::IpvsReuse
+        });
+    }
+    if !target.is_stale() {
+        return Verdict::plain(Decision::Reused);
+    }
+    Verdict::stale(if target.controlled != 0 {
+        StaleCause::Persistence
+    } else {
+        StaleCause::PortReuse
+    })
+}
