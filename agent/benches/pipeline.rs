@@ -1,0 +1,96 @@
+//! Decode and correlate of 10,000 events: what one full ring and a half cost the agent.
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use agent_common::verdict::{DropCause, StaleCause};
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use ipvs_lens::clock::MonoNs;
+use ipvs_lens::correlate::{Correlator, REORDER_WINDOW};
+use ipvs_lens::decode::{decode, wire};
+use ipvs_lens::event::{
+    AttemptDecided, AttemptId, Event, FirstDrop, NetnsId, Proto, RealServer, Service, ServiceName,
+    Tuple, Verdict,
+};
+
+const EVENTS: u32 = 10_000;
+
+fn main() {
+    divan::main();
+}
+
+/// 10 µs apart; of three attempts one is stale, one dropped, one gets through after a drop.
+fn events() -> Vec<Event> {
+    (0..EVENTS).map(event).collect()
+}
+
+fn event(number: u32) -> Event {
+    let at = MonoNs(u64::from(number) * 10_000);
+    let first_drop = FirstDrop {
+        at: at - Duration::from_secs(1),
+        cause: DropCause::IpvsReuse,
+    };
+    let (verdict, first_drop) = match number % 3 {
+        0 => (Verdict::ReusedStale(StaleCause::PortReuse), None),
+        1 => (Verdict::Dropped(DropCause::IpvsReuse), None),
+        _ => (Verdict::Rescheduled, Some(first_drop)),
+    };
+    let service = SocketAddr::from(([10, 96, 0, 10], 80));
+    let [_, _, high, low] = number.to_be_bytes();
+    Event::AttemptDecided(AttemptDecided {
+        at,
+        attempt: AttemptId {
+            tuple: Tuple {
+                client: SocketAddr::from(([10, 0, high, low], 40_000)),
+                destination: service,
+                netns: NetnsId(1),
+                proto: Proto::Tcp,
+            },
+            isn: number,
+        },
+        verdict,
+        service: Service {
+            netns: NetnsId(1),
+            name: ServiceName::Address {
+                proto: Proto::Tcp,
+                local: service,
+            },
+        },
+        real_server: Some(RealServer(SocketAddr::from(([10, 1, 1, 2], 8080)))),
+        weight: 0,
+        first_seen: at,
+        first_drop,
+        retransmits: 0,
+        drops: 0,
+        old_state: None,
+        cpu: 0,
+    })
+}
+
+#[divan::bench]
+fn decode_10k(bencher: Bencher<'_, '_>) {
+    let records: Vec<Vec<u8>> = events().iter().map(wire::encode).collect();
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        for record in &records {
+            black_box(decode(black_box(record)).is_ok());
+        }
+    });
+}
+
+#[divan::bench]
+fn correlate_10k(bencher: Bencher<'_, '_>) {
+    let events = events();
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        let mut correlator = Correlator::new(false);
+        for event in &events {
+            correlator.handle_event(event.at(), *event);
+            correlator.handle_timeout(event.at() + REORDER_WINDOW);
+            while let Some(finding) = correlator.poll_output() {
+                black_box(finding);
+            }
+        }
+        correlator.counters()
+    });
+}

@@ -1,0 +1,169 @@
+//! Attempts whose SYN died here and whose outcome is not known yet.
+//!
+//! PURE. Bounded: at the cap the attempt nearest its deadline makes room.
+
+use std::collections::{BTreeSet, HashMap};
+
+use agent_common::verdict::DropCause;
+
+use super::OUTCOME_DEADLINE;
+use super::finding::{Cause, Finding, FindingKind};
+use crate::clock::MonoNs;
+use crate::event::{AttemptDecided, AttemptId, FirstDrop, SynDropped};
+
+/// Attempts held at once.
+///
+/// 16,384 dropped attempts within the outcome deadline are 1,000 per second for 16 s, far above
+/// an incident people could read; about 6 MiB. What makes room is counted, and an attempt that
+/// gets through later is still reported, because its record carries the first drop.
+pub const ATTEMPTS_HELD_MAX: usize = 16_384;
+
+/// One attempt with at least one dead SYN.
+#[derive(Debug)]
+pub struct Held {
+    /// The earliest dead SYN known.
+    pub first_drop: FirstDrop,
+    /// Dead SYNs known.
+    pub drops: u32,
+    /// Events this stands for.
+    pub events: u64,
+    /// Events lost before it was held.
+    pub lost_before: u64,
+    /// When the latest dead SYN known is filed; the deadline counts from here.
+    pub last_drop: MonoNs,
+    evidence: Finding,
+}
+
+impl Held {
+    fn new(at: MonoNs, first_drop: FirstDrop, evidence: Finding, lost_before: u64) -> Self {
+        Self {
+            first_drop,
+            drops: evidence.drops,
+            events: 1,
+            lost_before,
+            last_drop: at,
+            evidence,
+        }
+    }
+
+    /// IPVS dropped a SYN; `at` is the time it is filed under.
+    pub fn by_ipvs(
+        at: MonoNs,
+        decided: &AttemptDecided,
+        cause: DropCause,
+        lost_before: u64,
+    ) -> Self {
+        let seen = FirstDrop {
+            at: decided.at,
+            cause,
+        };
+        let mut evidence = Finding::of_decision(FindingKind::ConnectBlocked, decided);
+        evidence.drops = evidence.drops.max(1);
+        let first_drop = decided.first_drop.map_or(seen, |told| told.min(seen));
+        Self::new(at, first_drop, evidence, lost_before)
+    }
+
+    /// The kernel freed a SYN; `at` is the time it is filed under.
+    pub fn by_kernel(at: MonoNs, dropped: &SynDropped, lost_before: u64) -> Self {
+        let seen = FirstDrop {
+            at: dropped.at,
+            cause: dropped.cause,
+        };
+        Self::new(at, seen, Finding::of_syn_drop(dropped), lost_before)
+    }
+
+    /// Both as one: what IPVS said is the better evidence, the earlier drop names the cause.
+    fn merge(self, other: &Self) -> Self {
+        let ipvs = |held: &Self| held.evidence.kind == FindingKind::ConnectBlocked;
+        let evidence = if ipvs(other) && !ipvs(&self) {
+            other.evidence
+        } else {
+            self.evidence
+        };
+        Self {
+            first_drop: self.first_drop.min(other.first_drop),
+            // A decision's record counts every drop before it, a freed SYN only itself.
+            drops: (self.drops + 1).max(other.drops),
+            events: self.events + other.events,
+            lost_before: self.lost_before.min(other.lost_before),
+            last_drop: self.last_drop.max(other.last_drop),
+            evidence,
+        }
+    }
+
+    /// When to give up.
+    fn deadline(&self) -> MonoNs {
+        self.last_drop + OUTCOME_DEADLINE
+    }
+
+    /// The finding when nothing got through until `end`, with `lost` events lost so far.
+    pub fn unresolved(&self, end: MonoNs, lost: u64) -> Finding {
+        Finding {
+            at: self.first_drop.at,
+            cause: Some(Cause::Drop(self.first_drop.cause)),
+            drops: self.drops,
+            waited: Some(end.since(self.last_drop)),
+            events_lost: lost.saturating_sub(self.lost_before),
+            ..self.evidence
+        }
+    }
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    held: HashMap<AttemptId, Held>,
+    deadlines: BTreeSet<(MonoNs, AttemptId)>,
+    events: u64,
+}
+
+impl Attempts {
+    /// Holds a drop until its deadline, together with what is held of the same attempt.
+    ///
+    /// Returns the attempt that had to make room.
+    pub fn hold(&mut self, id: AttemptId, drop: Held) -> Option<Held> {
+        let entry = match self.take(&id) {
+            Some(known) => known.merge(&drop),
+            None => drop,
+        };
+        let evicted = (self.held.len() >= ATTEMPTS_HELD_MAX)
+            .then(|| self.pop_first())
+            .flatten();
+        self.events += entry.events;
+        self.deadlines.insert((entry.deadline(), id));
+        self.held.insert(id, entry);
+        evicted
+    }
+
+    /// Takes an attempt out, its outcome being known.
+    pub fn take(&mut self, id: &AttemptId) -> Option<Held> {
+        let held = self.held.remove(id)?;
+        self.deadlines.remove(&(held.deadline(), *id));
+        self.events -= held.events;
+        Some(held)
+    }
+
+    /// Takes out the attempt with the earliest deadline.
+    pub fn pop_first(&mut self) -> Option<Held> {
+        let (_, id) = *self.deadlines.first()?;
+        self.take(&id)
+    }
+
+    /// The earliest deadline.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<MonoNs> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Attempts held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Events the held attempts stand for.
+    #[must_use]
+    pub const fn events(&self) -> u64 {
+        self.events
+    }
+}

@@ -1,0 +1,288 @@
+//! What is told to people: one type, one line, one JSON object.
+//!
+//! PURE. The JSON fields are promised: they may grow, they do not change. Every field is always
+//! present; what does not apply is `null`. The edge adds the wall time.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use agent_common::verdict::{Decision, DropCause, StaleCause};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::clock::MonoNs;
+use crate::event::{
+    AttemptDecided, EntryState, NetnsId, RealServer, Service, ServiceName, SynDropped, Tuple,
+};
+
+/// What kind of thing was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FindingKind {
+    /// An attempt was sent to a stale real server.
+    StaleConnection,
+    /// A SYN died on this node, a retransmit of it got through: the client waited.
+    ConnectDelayed,
+    /// IPVS dropped a SYN, and no retransmit got through here before the deadline.
+    ConnectBlocked,
+    /// A SYN that never met IPVS died on this node, and no retransmit got through to IPVS.
+    SynDropped,
+    /// An ordinary decision, told only when all of them are asked for.
+    Decision,
+}
+
+impl FindingKind {
+    /// Every member.
+    pub const ALL: &'static [Self] = &[
+        Self::StaleConnection,
+        Self::ConnectDelayed,
+        Self::ConnectBlocked,
+        Self::SynDropped,
+        Self::Decision,
+    ];
+
+    /// The word of `kind` in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::StaleConnection => "stale_connection",
+            Self::ConnectDelayed => "connect_delayed",
+            Self::ConnectBlocked => "connect_blocked",
+            Self::SynDropped => "syn_dropped",
+            Self::Decision => "decision",
+        }
+    }
+}
+
+/// Why: a stale cause or a drop cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// Of a stale connection.
+    Stale(StaleCause),
+    /// Of a dropped SYN.
+    Drop(DropCause),
+}
+
+impl Cause {
+    /// The word of `cause` in metrics and JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stale(cause) => cause.word(),
+            Self::Drop(cause) => cause.word(),
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was found.
+    pub kind: FindingKind,
+    /// When: the decision, the SYN that got through, or the drop nothing followed.
+    pub at: MonoNs,
+    /// Who asked whom, where.
+    pub tuple: Tuple,
+    /// Initial sequence number of the attempt.
+    pub isn: u32,
+    /// Service, as far as IPVS saw the attempt.
+    pub service: Service,
+    /// Real server the SYN went to, or the one its old entry named.
+    pub real_server: Option<RealServer>,
+    /// Weight of that real server at the decision.
+    pub weight: Option<i32>,
+    /// What IPVS did with the SYN this finding ends with.
+    pub decision: Option<Decision>,
+    /// Why it is a finding.
+    pub cause: Option<Cause>,
+    /// State of the entry the SYN met.
+    pub old_state: Option<EntryState>,
+    /// From the first dropped SYN to the one that got through.
+    pub delay: Option<Duration>,
+    /// How long after the last dead SYN nothing had got through; the deadline, or less at the end.
+    pub waited: Option<Duration>,
+    /// SYNs of the attempt known to have died here.
+    pub drops: u32,
+    /// SYNs of the attempt seen before the one this finding ends with.
+    pub retransmits: Option<u16>,
+    /// The kernel's number of its drop reason, where it freed the SYN itself.
+    pub kernel_reason: Option<u32>,
+    /// Kernel address of the code that freed the SYN.
+    pub kernel_location: Option<u64>,
+    /// Events lost while the attempt was held: above 0, a missing outcome may be one of them.
+    pub events_lost: u64,
+}
+
+impl Finding {
+    /// A finding that rests on one decision.
+    #[must_use]
+    pub fn of_decision(kind: FindingKind, decided: &AttemptDecided) -> Self {
+        Self {
+            kind,
+            at: decided.at,
+            tuple: decided.attempt.tuple,
+            isn: decided.attempt.isn,
+            service: decided.service,
+            real_server: decided.real_server,
+            weight: decided.real_server.map(|_| decided.weight),
+            decision: Some(decided.verdict.decision()),
+            cause: None,
+            old_state: decided.old_state,
+            delay: None,
+            waited: None,
+            drops: decided.drops.into(),
+            retransmits: Some(decided.retransmits),
+            kernel_reason: None,
+            kernel_location: None,
+            events_lost: 0,
+        }
+    }
+
+    /// A finding that rests on a SYN the kernel freed.
+    #[must_use]
+    pub fn of_syn_drop(dropped: &SynDropped) -> Self {
+        let tuple = dropped.attempt.tuple;
+        Self {
+            kind: FindingKind::SynDropped,
+            at: dropped.at,
+            tuple,
+            isn: dropped.attempt.isn,
+            service: Service {
+                netns: tuple.netns,
+                name: ServiceName::Unknown,
+            },
+            real_server: None,
+            weight: None,
+            decision: None,
+            cause: Some(Cause::Drop(dropped.cause)),
+            old_state: None,
+            delay: None,
+            waited: None,
+            drops: 1,
+            retransmits: None,
+            kernel_reason: Some(dropped.reason),
+            kernel_location: Some(dropped.location),
+            events_lost: 0,
+        }
+    }
+
+    /// Client address and port.
+    #[must_use]
+    pub const fn client(&self) -> SocketAddr {
+        self.tuple.client
+    }
+
+    /// Network namespace it happened in.
+    #[must_use]
+    pub const fn netns(&self) -> NetnsId {
+        self.tuple.netns
+    }
+}
+
+impl Serialize for Finding {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("kind", self.kind.word())?;
+        map.serialize_entry("mono_ns", &self.at)?;
+        map.serialize_entry("netns", &self.netns())?;
+        map.serialize_entry("client", &self.client())?;
+        map.serialize_entry("destination", &self.tuple.destination)?;
+        map.serialize_entry("isn", &self.isn)?;
+        map.serialize_entry("proto", self.service.proto_word())?;
+        map.serialize_entry("local_address", &self.service.local_address())?;
+        map.serialize_entry("local_port", &self.service.local_port())?;
+        map.serialize_entry("local_mark", &self.service.local_mark())?;
+        map.serialize_entry("remote_address", &self.real_server.map(|r| r.0.ip()))?;
+        map.serialize_entry("remote_port", &self.real_server.map(|r| r.0.port()))?;
+        map.serialize_entry("weight", &self.weight)?;
+        map.serialize_entry("decision", &self.decision.map(Decision::word))?;
+        map.serialize_entry("cause", &self.cause.map(Cause::word))?;
+        map.serialize_entry("old_state", &self.old_state)?;
+        map.serialize_entry("delay_ns", &self.delay.map(|d| d.as_nanos()))?;
+        map.serialize_entry("waited_ns", &self.waited.map(|d| d.as_nanos()))?;
+        map.serialize_entry("drops", &self.drops)?;
+        map.serialize_entry("retransmits", &self.retransmits)?;
+        map.serialize_entry("kernel_reason", &self.kernel_reason)?;
+        let location = self.kernel_location.map(|at| format!("{at:#x}"));
+        map.serialize_entry("kernel_location", &location)?;
+        map.serialize_entry("events_lost", &self.events_lost)?;
+        map.end()
+    }
+}
+
+/// `a -> service via real server`, as far as each is known.
+struct Route<'a>(&'a Finding);
+
+impl fmt::Display for Route<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let finding = self.0;
+        write!(f, "{} -> ", finding.client())?;
+        if finding.service.is_known() {
+            write!(f, "{}", finding.service)
+        } else {
+            write!(f, "{} {}", finding.tuple.proto, finding.tuple.destination)
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = Route(self);
+        let cause = self.cause.map_or("no cause", Cause::word);
+        match self.kind {
+            FindingKind::StaleConnection => {
+                write!(f, "stale connection: {route} sent to ")?;
+                self.write_real_server(f)?;
+                write!(f, " by {cause}")?;
+            }
+            FindingKind::ConnectDelayed => {
+                let seconds = self.delay.unwrap_or_default().as_secs_f64();
+                write!(f, "connect delayed {seconds:.3} s: {route}, ")?;
+                self.write_drops(f, cause)?;
+                f.write_str(", then got through to ")?;
+                self.write_real_server(f)?;
+            }
+            FindingKind::ConnectBlocked => {
+                write!(f, "connect blocked: {route}, ")?;
+                self.write_drops(f, cause)?;
+                self.write_waited(f)?;
+            }
+            FindingKind::SynDropped => {
+                write!(f, "SYN dropped: {route}, {} by {cause}", self.drops)?;
+                self.write_waited(f)?;
+            }
+            FindingKind::Decision => {
+                let decision = self.decision.map_or("undecided", Decision::word);
+                write!(f, "{decision}: {route} sent to ")?;
+                self.write_real_server(f)?;
+            }
+        }
+        if self.events_lost > 0 {
+            write!(f, " ({} events lost meanwhile)", self.events_lost)?;
+        }
+        Ok(())
+    }
+}
+
+impl Finding {
+    fn write_real_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.real_server, self.weight) {
+            (Some(server), Some(weight)) => write!(f, "{server} (weight {weight}"),
+            _ => f.write_str("no real server ("),
+        }?;
+        match self.old_state {
+            Some(state) => write!(f, ", old entry {})", state.word()),
+            None => f.write_str(")"),
+        }
+    }
+
+    fn write_drops(&self, f: &mut fmt::Formatter<'_>, cause: &str) -> fmt::Result {
+        let plural = if self.drops == 1 { "" } else { "s" };
+        write!(f, "{} SYN{plural} dropped by {cause}", self.drops)
+    }
+
+    fn write_waited(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.waited.unwrap_or_default().as_secs_f64();
+        write!(f, ", none got through here in {seconds:.1} s")
+    }
+}

@@ -1,0 +1,181 @@
+//! Bytes of the event stream to [`Event`]s.
+//!
+//! PURE. Never panics and never guesses: every byte is either part of the event or checked, so
+//! encoding what was decoded gives back the same bytes, and everything else is [`Malformed`].
+
+mod error;
+mod key;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+use agent_common::record::{
+    AttemptRecord, KIND_ATTEMPT, KIND_SYN_DROP, RecordHeader, SynDropRecord,
+};
+use agent_common::verdict::{Decision, DropCause, StaleCause, UnknownNumber};
+use zerocopy::FromBytes;
+
+pub use error::{Malformed, Reason};
+pub use key::{real_server, service};
+
+use crate::clock::MonoNs;
+use crate::event::{AttemptDecided, AttemptId, EntryState, Event, FirstDrop, SynDropped, Verdict};
+
+/// The event a record holds.
+///
+/// # Errors
+/// [`Malformed`] names what was found and what was wanted; count it under its
+/// [`Malformed::reason`].
+pub fn decode(bytes: &[u8]) -> Result<Event, Malformed> {
+    let Ok((header, _)) = RecordHeader::read_from_prefix(bytes) else {
+        return Err(Malformed::Short {
+            object: "record header",
+            found: bytes.len(),
+            wanted: size_of::<RecordHeader>(),
+        });
+    };
+    match header.kind {
+        KIND_ATTEMPT => {
+            attempt(&payload("attempt record", &header, bytes)?).map(Event::AttemptDecided)
+        }
+        KIND_SYN_DROP => {
+            syn_drop(&payload("SYN drop record", &header, bytes)?).map(Event::SynDropped)
+        }
+        found => Err(Malformed::UnknownKind { found }),
+    }
+}
+
+/// The whole record, once its length is what its kind says, in the header and in fact.
+fn payload<T: FromBytes>(
+    object: &'static str,
+    header: &RecordHeader,
+    bytes: &[u8],
+) -> Result<T, Malformed> {
+    let wanted = size_of::<T>();
+    let said = usize::from(header.len);
+    if said != wanted || bytes.len() > wanted {
+        let found = if said == wanted { bytes.len() } else { said };
+        return Err(Malformed::WrongLength {
+            object,
+            found,
+            wanted,
+        });
+    }
+    T::read_from_bytes(bytes).map_err(|_| Malformed::Short {
+        object,
+        found: bytes.len(),
+        wanted,
+    })
+}
+
+fn attempt(record: &AttemptRecord) -> Result<AttemptDecided, Malformed> {
+    zeros("padding of the attempt record", &record.pad)?;
+    Ok(AttemptDecided {
+        at: MonoNs(record.header.ktime_ns),
+        attempt: AttemptId {
+            tuple: key::tuple(&record.tuple)?,
+            isn: record.isn,
+        },
+        verdict: verdict(record.decision, record.cause)?,
+        service: service(&record.service)?,
+        real_server: real_server(&record.real_server)?,
+        weight: record.weight,
+        first_seen: MonoNs(record.first_seen_ns),
+        first_drop: first_drop(record)?,
+        retransmits: record.retransmits,
+        drops: record.drops,
+        old_state: old_state(record.old_state)?,
+        cpu: record.header.cpu,
+    })
+}
+
+fn syn_drop(record: &SynDropRecord) -> Result<SynDropped, Malformed> {
+    zeros("padding of the SYN drop record", &record.pad)?;
+    Ok(SynDropped {
+        at: MonoNs(record.header.ktime_ns),
+        attempt: AttemptId {
+            tuple: key::tuple(&record.tuple)?,
+            isn: record.isn,
+        },
+        cause: drop_cause("cause of the SYN drop", record.cause)?,
+        reason: record.reason,
+        location: record.location,
+        cpu: record.header.cpu,
+    })
+}
+
+/// Decision and cause as one value.
+///
+/// # Errors
+/// [`Malformed::UnknownNumber`], or [`Malformed::Contradiction`] for a cause where none belongs.
+pub fn verdict(decision: u8, cause: u8) -> Result<Verdict, Malformed> {
+    let named = Decision::try_from(decision).map_err(|n| unknown("decision", n))?;
+    let plain = match named {
+        Decision::ReusedStale => {
+            let cause = StaleCause::try_from(cause).map_err(|n| unknown("stale cause", n))?;
+            return Ok(Verdict::ReusedStale(cause));
+        }
+        Decision::Dropped => return Ok(Verdict::Dropped(drop_cause("drop cause", cause)?)),
+        Decision::Scheduled => Verdict::Scheduled,
+        Decision::Reused => Verdict::Reused,
+        Decision::Rescheduled => Verdict::Rescheduled,
+    };
+    if cause != 0 {
+        return Err(Malformed::Contradiction {
+            object: "cause of a decision that has none",
+            found: cause.into(),
+            wanted: "0",
+        });
+    }
+    Ok(plain)
+}
+
+fn first_drop(record: &AttemptRecord) -> Result<Option<FirstDrop>, Malformed> {
+    if record.first_drop_ns == 0 {
+        if record.first_drop_cause != 0 {
+            return Err(Malformed::Contradiction {
+                object: "cause of a first drop that has no time",
+                found: record.first_drop_cause.into(),
+                wanted: "0",
+            });
+        }
+        return Ok(None);
+    }
+    Ok(Some(FirstDrop {
+        at: MonoNs(record.first_drop_ns),
+        cause: drop_cause("cause of the first drop", record.first_drop_cause)?,
+    }))
+}
+
+fn old_state(number: u8) -> Result<Option<EntryState>, Malformed> {
+    if number == 0 {
+        return Ok(None);
+    }
+    let known = EntryState::ALL.iter().find(|s| s.number() == number);
+    known
+        .copied()
+        .map(Some)
+        .ok_or_else(|| unknown("state of the old entry", UnknownNumber(number)))
+}
+
+/// The cause of a SYN's death.
+///
+/// # Errors
+/// [`Malformed::UnknownNumber`] naming `object`.
+pub fn drop_cause(object: &'static str, number: u8) -> Result<DropCause, Malformed> {
+    DropCause::try_from(number).map_err(|n| unknown(object, n))
+}
+
+fn unknown(object: &'static str, number: UnknownNumber) -> Malformed {
+    Malformed::UnknownNumber {
+        object,
+        found: number.0,
+    }
+}
+
+fn zeros(object: &'static str, bytes: &[u8]) -> Result<(), Malformed> {
+    match bytes.iter().find(|&&byte| byte != 0) {
+        None => Ok(()),
+        Some(&found) => Err(Malformed::Padding { object, found }),
+    }
+}

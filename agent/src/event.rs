@@ -1,0 +1,419 @@
+//! What happened, in the words of the field: the agent's own events.
+//!
+//! PURE. Addresses are [`std::net`] types, ports are in host order, enumerations are names.
+//! Only `decode` knows both these and the wire records; nothing here knows bytes.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use agent_common::verdict::{Decision, DropCause, StaleCause};
+use serde::{Serialize, Serializer};
+
+use crate::clock::MonoNs;
+
+/// Inode number of a network namespace; 0 when it could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct NetnsId(pub u32);
+
+impl fmt::Display for NetnsId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A transport IPVS can balance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Proto {
+    /// TCP, number 6.
+    Tcp,
+    /// UDP, number 17.
+    Udp,
+    /// SCTP, number 132.
+    Sctp,
+}
+
+impl Proto {
+    /// Every member.
+    pub const ALL: &'static [Self] = &[Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// The word `ipvsadm` and node_exporter use.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+
+    /// IP protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Version of the Internet Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// How a virtual service is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServiceName {
+    /// The kernel program could not name it.
+    Unknown,
+    /// By protocol, address and port; port 0 is every port.
+    Address {
+        /// Transport.
+        proto: Proto,
+        /// Virtual address and port.
+        local: SocketAddr,
+    },
+    /// By firewall mark.
+    Fwmark {
+        /// The mark, not 0.
+        mark: u32,
+        /// Family of the clients.
+        family: Family,
+    },
+}
+
+/// A virtual service of one network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Service {
+    /// Where it is configured.
+    pub netns: NetnsId,
+    /// Its name there.
+    pub name: ServiceName,
+}
+
+impl Service {
+    /// Whether the service could be named.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        !matches!(self.name, ServiceName::Unknown)
+    }
+
+    /// `proto` as node_exporter prints it; `FWM` for a firewall mark, empty when unknown.
+    #[must_use]
+    pub const fn proto_word(&self) -> &'static str {
+        match self.name {
+            ServiceName::Unknown => "",
+            ServiceName::Address { proto, .. } => proto.word(),
+            ServiceName::Fwmark { .. } => "FWM",
+        }
+    }
+
+    /// Virtual address; empty for a firewall mark and when unknown.
+    #[must_use]
+    pub fn local_address(&self) -> String {
+        match self.name {
+            ServiceName::Address { local, .. } => local.ip().to_string(),
+            ServiceName::Unknown | ServiceName::Fwmark { .. } => String::new(),
+        }
+    }
+
+    /// Virtual port; 0 for a firewall mark, none when unknown.
+    #[must_use]
+    pub const fn local_port(&self) -> Option<u16> {
+        match self.name {
+            ServiceName::Unknown => None,
+            ServiceName::Address { local, .. } => Some(local.port()),
+            ServiceName::Fwmark { .. } => Some(0),
+        }
+    }
+
+    /// Firewall mark in the eight hexadecimal digits of `/proc/net/ip_vs`; else empty.
+    #[must_use]
+    pub fn local_mark(&self) -> String {
+        match self.name {
+            ServiceName::Fwmark { mark, .. } => format!("{mark:08X}"),
+            ServiceName::Unknown | ServiceName::Address { .. } => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name {
+            ServiceName::Unknown => f.write_str("unknown service"),
+            ServiceName::Address { proto, local } => write!(f, "{proto} {local}"),
+            ServiceName::Fwmark { mark, .. } => write!(f, "FWM {mark:08X}"),
+        }
+    }
+}
+
+/// A real server under its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RealServer(pub SocketAddr);
+
+impl fmt::Display for RealServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who asked whom, in one network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    /// Client address and port.
+    pub client: SocketAddr,
+    /// Address and port the client asked for; same family as the client.
+    pub destination: SocketAddr,
+    /// Where the packet was seen.
+    pub netns: NetnsId,
+    /// Transport.
+    pub proto: Proto,
+}
+
+impl fmt::Display for Tuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.proto, self.client, self.destination)
+    }
+}
+
+/// One attempt: a first SYN and the retransmits of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId {
+    /// Who asked whom.
+    pub tuple: Tuple,
+    /// Initial sequence number: tells apart two attempts on the same tuple.
+    pub isn: u32,
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} isn {}", self.tuple, self.isn)
+    }
+}
+
+/// What IPVS did with a SYN, with the cause where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// No entry: the scheduler chose.
+    Scheduled,
+    /// Followed an entry to a real server of weight > 0.
+    Reused,
+    /// Followed an entry or template to a stale real server.
+    ReusedStale(StaleCause),
+    /// Entry expired by the kernel, scheduler chose anew.
+    Rescheduled,
+    /// IPVS dropped the SYN.
+    Dropped(DropCause),
+}
+
+impl Verdict {
+    /// The decision without its cause.
+    #[must_use]
+    pub const fn decision(self) -> Decision {
+        match self {
+            Self::Scheduled => Decision::Scheduled,
+            Self::Reused => Decision::Reused,
+            Self::ReusedStale(_) => Decision::ReusedStale,
+            Self::Rescheduled => Decision::Rescheduled,
+            Self::Dropped(_) => Decision::Dropped,
+        }
+    }
+}
+
+macro_rules! entry_states {
+    ($($(#[$meta:meta])* $name:ident = $number:literal, $word:literal;)*) => {
+        /// IPVS's state of a TCP entry (`IP_VS_TCP_S_*`), which is not the endpoint's TCP state.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum EntryState { $($(#[$meta])* $name,)* }
+
+        impl EntryState {
+            /// Every member.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The kernel's number.
+            #[must_use]
+            pub const fn number(self) -> u8 {
+                match self { $(Self::$name => $number,)* }
+            }
+
+            /// The word `ipvsadm -Lnc` uses, in lower case.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+        }
+    };
+}
+
+entry_states! {
+    /// Both sides talked.
+    Established = 1, "established";
+    /// A SYN from the real server's side.
+    SynSent = 2, "syn_sent";
+    /// A SYN from the client.
+    SynRecv = 3, "syn_recv";
+    /// One side closed.
+    FinWait = 4, "fin_wait";
+    /// Both sides closed; the entry lingers 120 s by default.
+    TimeWait = 5, "time_wait";
+    /// Reset; the entry lingers 10 s by default.
+    Close = 6, "close";
+    /// The client closed first.
+    CloseWait = 7, "close_wait";
+    /// The last ACK is awaited.
+    LastAck = 8, "last_ack";
+    /// Listening.
+    Listen = 9, "listen";
+    /// The synchronisation daemon's state before `established`.
+    SynAck = 10, "synack";
+}
+
+impl Serialize for EntryState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+/// The first SYN of an attempt that died on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FirstDrop {
+    /// When.
+    pub at: MonoNs,
+    /// Why.
+    pub cause: DropCause,
+}
+
+/// IPVS decided about a SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptDecided {
+    /// When the kernel program ran.
+    pub at: MonoNs,
+    /// The attempt the SYN belongs to.
+    pub attempt: AttemptId,
+    /// What IPVS did with this very SYN.
+    pub verdict: Verdict,
+    /// Service the SYN belongs to.
+    pub service: Service,
+    /// Real server the SYN went to, or, when dropped, the one its old entry named.
+    pub real_server: Option<RealServer>,
+    /// Weight of that real server at the decision.
+    pub weight: i32,
+    /// When this attempt's first SYN was seen here.
+    pub first_seen: MonoNs,
+    /// The first SYN of the attempt that died here, if one did.
+    pub first_drop: Option<FirstDrop>,
+    /// SYNs of this attempt seen before this one.
+    pub retransmits: u16,
+    /// SYNs of this attempt dropped here so far.
+    pub drops: u16,
+    /// State of the entry the SYN met, if it met one.
+    pub old_state: Option<EntryState>,
+    /// CPU that wrote the record.
+    pub cpu: u32,
+}
+
+/// The kernel freed a SYN that IPVS did not drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SynDropped {
+    /// When.
+    pub at: MonoNs,
+    /// The attempt, as the packet read when it died.
+    pub attempt: AttemptId,
+    /// Why.
+    pub cause: DropCause,
+    /// The kernel's number of its drop reason; 0 on kernels without reasons.
+    pub reason: u32,
+    /// Kernel address of the code that freed the packet.
+    pub location: u64,
+    /// CPU that wrote the record.
+    pub cpu: u32,
+}
+
+/// One record of the kernel programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Event {
+    /// IPVS decided about a SYN.
+    AttemptDecided(AttemptDecided),
+    /// The kernel freed a SYN that IPVS did not drop.
+    SynDropped(SynDropped),
+}
+
+impl Event {
+    /// When the kernel program ran.
+    #[must_use]
+    pub const fn at(&self) -> MonoNs {
+        match self {
+            Self::AttemptDecided(decided) => decided.at,
+            Self::SynDropped(dropped) => dropped.at,
+        }
+    }
+
+    /// The attempt it belongs to.
+    #[must_use]
+    pub const fn attempt(&self) -> AttemptId {
+        match self {
+            Self::AttemptDecided(decided) => decided.attempt,
+            Self::SynDropped(dropped) => dropped.attempt,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: ServiceName) -> Service {
+        Service {
+            netns: NetnsId(7),
+            name,
+        }
+    }
+
+    fn words(service: &Service) -> (&'static str, String, Option<u16>, String) {
+        let (address, mark) = (service.local_address(), service.local_mark());
+        (service.proto_word(), address, service.local_port(), mark)
+    }
+
+    #[test]
+    fn a_service_reads_as_node_exporter_names_it() {
+        let v6 = service(ServiceName::Address {
+            proto: Proto::Tcp,
+            local: "[fd00::1]:80".parse().unwrap(),
+        });
+        assert_eq!(v6.to_string(), "TCP [fd00::1]:80");
+        assert_eq!(
+            words(&v6),
+            ("TCP", "fd00::1".to_owned(), Some(80), String::new())
+        );
+        let mark = service(ServiceName::Fwmark {
+            mark: 0x1a,
+            family: Family::V4,
+        });
+        assert_eq!(mark.to_string(), "FWM 0000001A");
+        assert_eq!(
+            words(&mark),
+            ("FWM", String::new(), Some(0), "0000001A".to_owned())
+        );
+        let unknown = service(ServiceName::Unknown);
+        assert_eq!(words(&unknown), ("", String::new(), None, String::new()));
+    }
+
+    #[test]
+    fn entry_states_have_the_kernels_numbers() {
+        let numbers: Vec<u8> = EntryState::ALL.iter().map(|s| s.number()).collect();
+        assert_eq!(numbers, (1..=10).collect::<Vec<u8>>());
+        assert_eq!(EntryState::TimeWait.word(), "time_wait");
+    }
+}

@@ -1,0 +1,73 @@
+//! Puts the kernel's drop reasons to our causes, by name. Pure.
+//!
+//! The numbers change inside a stable series, so only the names in the kernel's own BTF count
+//! (`enum skb_drop_reason`, include/net/dropreason-core.h, from 5.17 on).
+
+use agent_common::config::DROP_LOCATIONS_MAX;
+use agent_common::verdict::DropCause;
+use btf_rs::{Btf, Type};
+
+/// Numbers the kernel's table of causes holds.
+pub const REASONS_MAX: usize = 256;
+
+const ENUM_NAME: &str = "skb_drop_reason";
+const PREFIX: &str = "SKB_DROP_REASON_";
+
+/// Cause of each drop reason by its number: 0 where a reason is no loss, else [`DropCause`].
+///
+/// `None` on a kernel without reasons; [`LOCATIONS`] tells there.
+pub fn causes(types: &Btf) -> Option<[u8; REASONS_MAX]> {
+    let found = types.resolve_types_by_name(ENUM_NAME).ok()?;
+    let reasons = found.into_iter().find_map(|found| match found {
+        Type::Enum(reasons) => Some(reasons),
+        _ => None,
+    })?;
+    let mut causes = [DropCause::Other as u8; REASONS_MAX];
+    for reason in &reasons.members {
+        let name = types.resolve_name(reason).unwrap_or_default();
+        let index = usize::try_from(reason.val()).unwrap_or(usize::MAX);
+        if let Some(cause) = causes.get_mut(index) {
+            *cause = cause_of(&name);
+        }
+    }
+    Some(causes)
+}
+
+/// Functions that free SYNs on kernels without reasons, and what the SYN died of there: 0 where
+/// the client is told by a RST, else [`DropCause`]. Any other function is other.
+pub const LOCATIONS: &[(&str, u8)] = &[
+    ("nf_hook_slow", DropCause::Netfilter as u8),
+    ("tcp_v4_rcv", 0),
+    ("tcp_v6_rcv", 0),
+];
+
+const _: () = assert!(LOCATIONS.len() <= DROP_LOCATIONS_MAX as usize);
+
+fn cause_of(name: &str) -> u8 {
+    match name.strip_prefix(PREFIX).unwrap_or(name) {
+        // The first two: the packet was used up, not lost. The last: nobody listens, and the
+        // client is told at once by a RST, so no SYN is missing anywhere.
+        "NOT_DROPPED_YET" | "CONSUMED" | "NO_SOCKET" => 0,
+        "NETFILTER_DROP" => DropCause::Netfilter as u8,
+        _ => DropCause::Other as u8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::sample;
+
+    #[test]
+    fn reasons_are_found_by_name() {
+        let causes = causes(&sample::btf()).expect("the sample has reasons");
+        assert_eq!(causes[0], 0, "NOT_DROPPED_YET");
+        assert_eq!(causes[11], DropCause::Netfilter as u8);
+        assert_eq!(causes[3], DropCause::Other as u8);
+        assert_eq!(
+            causes[200],
+            DropCause::Other as u8,
+            "a number without a name"
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! `ipvs-lens`: command line, settings, verb, exit status. Everything else is in the library.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use ipvs_lens::cli::{Cli, Command};
+use ipvs_lens::error::{Exit, Failure};
+use ipvs_lens::settings::{Process, Settings, SettingsError};
+use ipvs_lens::{doctor, run};
+
+fn main() -> ExitCode {
+    // Wrong usage ends inside `parse`, with status 2.
+    let cli = Cli::parse();
+    match execute(&cli.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("ipvs-lens: {error}");
+            exit_of(&error).into()
+        }
+    }
+}
+
+fn execute(command: &Command) -> anyhow::Result<Exit> {
+    let settings = Settings::load(&command.typed(), &Process)?;
+    env_logger::Builder::new()
+        .filter_level(settings.log_level)
+        .target(env_logger::Target::Stderr)
+        .try_init()
+        .context("cannot set up logging")?;
+    match command {
+        Command::Run(_) => run::run(&settings)?,
+        Command::Trace(_) => run::trace(&settings)?,
+        Command::Doctor(_) => return Ok(doctor::run(settings.format, &mut std::io::stdout())?),
+    }
+    Ok(Exit::Done)
+}
+
+fn exit_of(error: &anyhow::Error) -> Exit {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.exit;
+    }
+    if error.is::<SettingsError>() {
+        return Exit::Usage;
+    }
+    Exit::Failed
+}

@@ -1,0 +1,156 @@
+//! One observation, from records to findings: drains, decodes, correlates, tells.
+//!
+//! Holds no policy of its own: when to drain is `run`'s business, what it means is `correlate`'s.
+
+use std::io;
+use std::sync::Arc;
+
+use agent_common::stat::Stat;
+use bytes::Bytes;
+
+use crate::clock::{MonoNs, WallAnchor};
+use crate::correlate::{Correlator, Finding};
+use crate::decode::decode;
+use crate::outputs::metrics::Metrics;
+use crate::probes::attach::Programs;
+use crate::source::ring::RingSource;
+use crate::status::SharedStatus;
+
+/// Where findings go besides the metrics.
+pub trait Sink {
+    /// One finding, in the order of the correlator.
+    ///
+    /// # Errors
+    /// Why nothing more can be told there.
+    fn finding(&mut self, now: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()>;
+
+    /// Called at every drain, for what is told by time and not by a finding.
+    fn tick(&mut self, now: MonoNs);
+
+    /// Nothing more will come.
+    fn finish(&mut self);
+}
+
+/// Programs on their hooks and the stream they write to; ends with the module.
+pub struct Session {
+    /// The programs.
+    pub programs: Programs,
+    /// Their records.
+    pub ring: RingSource,
+}
+
+/// Everything records pass on their way out; outlives sessions.
+pub struct Observer<S> {
+    correlator: Correlator,
+    metrics: Arc<Metrics>,
+    status: SharedStatus,
+    sink: S,
+    batch: Vec<Bytes>,
+    received: u64,
+    lost: u64,
+}
+
+impl<S: Sink> Observer<S> {
+    /// Nothing seen yet.
+    pub const fn new(
+        correlator: Correlator,
+        metrics: Arc<Metrics>,
+        status: SharedStatus,
+        sink: S,
+    ) -> Self {
+        Self {
+            correlator,
+            metrics,
+            status,
+            sink,
+            batch: Vec::new(),
+            received: 0,
+            lost: 0,
+        }
+    }
+
+    /// Takes everything that waits in the ring, then does what is due at `now`.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn drain(&mut self, session: &mut Session, now: MonoNs) -> io::Result<()> {
+        loop {
+            let more = session.ring.drain(&mut self.batch);
+            self.handle_batch(now);
+            if !more {
+                break;
+            }
+        }
+        session.programs.flush_logs();
+        self.advance(now)
+    }
+
+    /// Does what is due at `now` while there is nothing to drain.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn advance(&mut self, now: MonoNs) -> io::Result<()> {
+        self.correlator.handle_timeout(now);
+        self.sink.tick(now);
+        self.tell(now)
+    }
+
+    /// Gives up on every outcome still open.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn finish(mut self, now: MonoNs) -> io::Result<()> {
+        self.correlator.handle_end(now);
+        self.tell(now)?;
+        self.sink.finish();
+        Ok(())
+    }
+
+    /// Tells the correlator what was lost on the way, and brings `/status` up to date.
+    pub fn refresh(&mut self, session: &Session, now: MonoNs) {
+        let lost = session.programs.stat(Stat::RingFull);
+        self.correlator
+            .handle_loss(now, lost.saturating_sub(self.lost));
+        self.lost = lost;
+        let counters = self.correlator.counters();
+        let emitted = session.programs.stat(Stat::Emitted);
+        let losses = self.metrics.losses().unwrap_or_default();
+        self.status.update(|status| {
+            status.events.emitted = emitted;
+            status.events.received = self.received;
+            status.events.attempts_held =
+                u64::try_from(self.correlator.held_attempts()).unwrap_or(u64::MAX);
+            status.events.late = counters.late;
+            status.events.lost = losses
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.to_owned(), count))
+                .collect();
+        });
+    }
+
+    fn handle_batch(&mut self, now: MonoNs) {
+        for record in self.batch.drain(..) {
+            self.received += 1;
+            self.metrics.received();
+            match decode(&record) {
+                Ok(event) => self.correlator.handle_event(now, event),
+                Err(malformed) => {
+                    self.correlator.handle_loss(now, 1);
+                    self.metrics.malformed(&malformed);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, now: MonoNs) -> io::Result<()> {
+        let clocks = WallAnchor::now();
+        let mut told = Ok(());
+        while let Some(finding) = self.correlator.poll_output() {
+            self.metrics.finding(&finding, &clocks);
+            told = told.and(self.sink.finding(now, &finding, &clocks));
+        }
+        self.metrics.correlated(self.correlator.counters());
+        told
+    }
+}

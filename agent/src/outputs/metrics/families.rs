@@ -1,0 +1,163 @@
+//! The kernel's counters arranged by family.
+//!
+//! PURE: a list of counts in, families out, so that keys the kernel forgot vanish and every
+//! known combination starts at 0.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use agent_common::count::{CountKey, TALLY_ATTEMPT, TALLY_SYN_DROP};
+use agent_common::verdict::{Decision, DropCause, StaleCause};
+
+use crate::decode;
+use crate::event::{NetnsId, RealServer, Service, Verdict};
+
+/// Label sets of a family with real-server labels, and of the delay histogram.
+///
+/// A node programs up to 100,000 real servers; three such families at this cap stay near 5,000
+/// series, which a Prometheus server does not notice.
+pub const SERIES_MAX: usize = 1_000;
+
+/// A real server's stale connections of one cause.
+pub type StaleKey = (Service, Option<RealServer>, StaleCause);
+
+/// Families made of the kernel's counters.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Families {
+    /// Attempts by service and decision.
+    pub connections: BTreeMap<(Service, Decision), u64>,
+    /// Attempts sent to stale real servers, at most [`SERIES_MAX`].
+    pub stale: BTreeMap<StaleKey, u64>,
+    /// Dead SYNs by service and cause.
+    pub syn_drops: BTreeMap<(Service, DropCause), u64>,
+    /// Attempts given to real servers, at most [`SERIES_MAX`].
+    pub new_connections: BTreeMap<(Service, RealServer), u64>,
+    /// Label sets of `stale` the cap refused.
+    pub stale_refused: usize,
+    /// Label sets of `new_connections` the cap refused.
+    pub new_connections_refused: usize,
+    /// Counts under keys that make no sense.
+    pub malformed: u64,
+}
+
+impl Families {
+    /// Arranges what the kernel counted.
+    #[must_use]
+    pub fn of(counts: &[(CountKey, u64)]) -> Self {
+        let mut families = Self::default();
+        for (key, count) in counts {
+            if families.add(key, *count).is_none() {
+                families.malformed += count;
+            }
+        }
+        families.zeros();
+        families.cap();
+        families
+    }
+
+    /// Network namespaces of known services.
+    pub fn netns(&self) -> BTreeSet<NetnsId> {
+        let services = self.connections.keys().map(|(service, _)| service);
+        services.map(|service| service.netns).collect()
+    }
+
+    fn add(&mut self, key: &CountKey, count: u64) -> Option<()> {
+        let service = known_or_one(decode::service(&key.service).ok()?);
+        let real_server = decode::real_server(&key.real_server).ok()?;
+        match key.tally {
+            TALLY_ATTEMPT => {
+                let verdict = decode::verdict(key.decision, key.cause).ok()?;
+                self.add_attempt(service, real_server, verdict, count);
+            }
+            TALLY_SYN_DROP => {
+                let cause = DropCause::try_from(key.cause).ok()?;
+                *self.syn_drops.entry((service, cause)).or_default() += count;
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn add_attempt(
+        &mut self,
+        service: Service,
+        real_server: Option<RealServer>,
+        verdict: Verdict,
+        count: u64,
+    ) {
+        let decision = (service, verdict.decision());
+        *self.connections.entry(decision).or_default() += count;
+        if let Verdict::ReusedStale(cause) = verdict {
+            *self.stale.entry((service, real_server, cause)).or_default() += count;
+        }
+        if let Some(server) = real_server
+            && !matches!(verdict, Verdict::Dropped(_))
+        {
+            *self.new_connections.entry((service, server)).or_default() += count;
+        }
+    }
+
+    /// A rate sees the first event only if the series was there before it.
+    fn zeros(&mut self) {
+        let services: BTreeSet<Service> = self
+            .connections
+            .keys()
+            .map(|(service, _)| *service)
+            .chain(self.syn_drops.keys().map(|(service, _)| *service))
+            .filter(Service::is_known)
+            .collect();
+        for service in services {
+            for decision in Decision::ALL {
+                self.connections.entry((service, *decision)).or_default();
+            }
+            for cause in DropCause::ALL {
+                self.syn_drops.entry((service, *cause)).or_default();
+            }
+        }
+        for (service, server) in self.new_connections.keys() {
+            for cause in StaleCause::ALL {
+                let key = (*service, Some(*server), *cause);
+                self.stale.entry(key).or_default();
+            }
+        }
+    }
+
+    /// Keeps the most abnormal: those with stale connections, then the busiest.
+    fn cap(&mut self) {
+        let mut stale_of = BTreeMap::new();
+        for ((service, server, _), count) in &self.stale {
+            if let Some(server) = server {
+                *stale_of.entry((*service, *server)).or_default() += count;
+            }
+        }
+        let stale = |key: &(Service, RealServer)| stale_of.get(key).copied().unwrap_or(0_u64);
+        self.new_connections_refused = keep(&mut self.new_connections, |key, n| (stale(key), n));
+        self.stale_refused = keep(&mut self.stale, |_, n| (n, 0));
+    }
+}
+
+/// All dead SYNs of unknown services are one series, wherever they died.
+fn known_or_one(service: Service) -> Service {
+    if service.is_known() {
+        return service;
+    }
+    Service {
+        netns: NetnsId::default(),
+        ..service
+    }
+}
+
+/// Keeps the [`SERIES_MAX`] highest ranks; returns how many it refused.
+fn keep<K: Ord + Copy>(map: &mut BTreeMap<K, u64>, rank: impl Fn(&K, u64) -> (u64, u64)) -> usize {
+    let refused = map.len().saturating_sub(SERIES_MAX);
+    if refused > 0 {
+        let mut ranked: Vec<_> = map
+            .iter()
+            .map(|(key, n)| (rank(key, *n), *key, *n))
+            .collect();
+        ranked.sort_by_key(|(rank, key, _)| (Reverse(*rank), *key));
+        ranked.truncate(SERIES_MAX);
+        *map = ranked.into_iter().map(|(_, key, n)| (key, n)).collect();
+    }
+    refused
+}

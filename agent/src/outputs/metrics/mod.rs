@@ -1,0 +1,308 @@
+//! `/metrics`: the kernel's exact counters, read at scrape, and what findings add to them.
+//!
+//! Counters that alerts rest on come from the kernel through a [`CountSource`]; events add only
+//! the delay histogram and the exemplars, which name a client.
+
+mod encode;
+mod families;
+mod labels;
+pub mod names;
+mod page;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use agent_common::count::CountKey;
+use agent_common::stat::Stat;
+use agent_common::verdict::DropCause;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
+use thiserror::Error;
+
+pub use families::SERIES_MAX;
+
+use crate::clock::WallAnchor;
+use crate::correlate::{Cause, Counters, Finding, FindingKind};
+use crate::decode::{Malformed, Reason};
+use crate::event::{NetnsId, Service};
+use crate::status::{ProbeState, ProbeStatus};
+use families::{Families, StaleKey};
+use labels::Labels;
+
+/// Content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the delay histogram, in seconds.
+///
+/// A client's SYNs leave 1, 3, 7 and 15 s after the first, so each of these waits has a bucket
+/// that begins a little below it (clocks) and ends well above it (slow machines): 0.9 to 1.5,
+/// 2.8 to 4, 6.5 to 9, 14.5 to 20. Below lie delays that no lost SYN of Linux explains.
+pub const DELAY_BUCKETS_SECONDS: [f64; 11] =
+    [0.1, 0.25, 0.5, 0.9, 1.5, 2.8, 4.0, 6.5, 9.0, 14.5, 20.0];
+
+/// Error of a [`CountSource`].
+pub type SourceError = Box<dyn Error + Send + Sync>;
+
+/// Where the kernel's counters are read, at every scrape, from any thread.
+pub trait CountSource: Send + Sync {
+    /// Every counter, summed over CPUs.
+    ///
+    /// # Errors
+    /// Why the kernel's map could not be read.
+    fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError>;
+
+    /// What the kernel programs count about themselves; what is missing counts 0.
+    ///
+    /// # Errors
+    /// Why the kernel's map could not be read.
+    fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError>;
+
+    /// Runs of a program the kernel skipped because that program was already running.
+    fn recursion_misses(&self) -> u64 {
+        0
+    }
+}
+
+/// What runs, for `ipvs_lens_build_info`.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildInfo {
+    /// Version of the package.
+    pub version: &'static str,
+    /// Revision of the sources.
+    pub revision: &'static str,
+    /// Compiler.
+    pub rustc: &'static str,
+}
+
+impl BuildInfo {
+    /// This build.
+    pub const THIS: Self = Self {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: match option_env!("IPVS_LENS_REVISION") {
+            Some(revision) => revision,
+            None => "unknown",
+        },
+        rustc: match option_env!("IPVS_LENS_RUSTC") {
+            Some(rustc) => rustc,
+            None => "unknown",
+        },
+    };
+}
+
+/// Why there is no exposition.
+#[derive(Debug, Error)]
+pub enum RenderError {
+    /// The kernel's maps.
+    #[error("cannot read the kernel's counters: {0}; see /status for the probes")]
+    Source(#[source] SourceError),
+    /// The encoder, which does not fail on memory.
+    #[error("cannot encode the metrics")]
+    Encode(#[from] std::fmt::Error),
+}
+
+/// The client of one finding.
+#[derive(Clone, Debug)]
+struct Example {
+    labels: Labels,
+    at: SystemTime,
+}
+
+/// Delays of one service and cause.
+type Delays = HistogramWithExemplars<Labels>;
+
+/// What events add.
+#[derive(Default)]
+struct Live {
+    source: Option<Arc<dyn CountSource>>,
+    probes: Vec<ProbeStatus>,
+    received: u64,
+    malformed: BTreeMap<Reason, u64>,
+    correlator: Counters,
+    delays: BTreeMap<(Service, DropCause), Delays>,
+    delays_refused: u64,
+    examples: BTreeMap<StaleKey, Example>,
+    stale_refused_most: u64,
+    new_connections_refused_most: u64,
+}
+
+/// All metrics of the agent; share it in an [`Arc`].
+pub struct Metrics {
+    build: BuildInfo,
+    live: Mutex<Live>,
+}
+
+impl Metrics {
+    /// Nothing counted, no source.
+    #[must_use]
+    pub fn new(build: BuildInfo) -> Self {
+        Self {
+            build,
+            live: Mutex::default(),
+        }
+    }
+
+    /// Reads the kernel's counters from here on; `None` when they are gone.
+    pub fn set_source(&self, source: Option<Arc<dyn CountSource>>) {
+        self.live().source = source;
+    }
+
+    /// Shows these probes.
+    pub fn set_probes(&self, probes: Vec<ProbeStatus>) {
+        self.live().probes = probes;
+    }
+
+    /// A record was read, whether it decodes or not.
+    pub fn received(&self) {
+        self.live().received += 1;
+    }
+
+    /// A record was refused.
+    pub fn malformed(&self, malformed: &Malformed) {
+        *self.live().malformed.entry(malformed.reason()).or_default() += 1;
+    }
+
+    /// What became of the decoded events so far.
+    pub fn correlated(&self, counters: Counters) {
+        self.live().correlator = counters;
+    }
+
+    /// A finding: a delay, or an example of a stale connection.
+    pub fn finding(&self, finding: &Finding, clocks: &WallAnchor) {
+        let example = Example {
+            labels: labels::exemplar(finding.client(), finding.netns()),
+            at: clocks.wall(finding.at),
+        };
+        let mut live = self.live();
+        match (finding.kind, finding.cause) {
+            (FindingKind::ConnectDelayed, Some(Cause::Drop(cause))) => {
+                live.delayed(finding, cause, example);
+            }
+            (FindingKind::StaleConnection, Some(Cause::Stale(cause))) => {
+                let key = (finding.service, finding.real_server, cause);
+                if live.examples.len() < SERIES_MAX || live.examples.contains_key(&key) {
+                    live.examples.insert(key, example);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The whole exposition, as OpenMetrics text 1.0.
+    ///
+    /// # Errors
+    /// [`RenderError`] when the kernel's counters cannot be read: half an exposition would look
+    /// like counters that were reset.
+    pub fn render(&self) -> Result<String, RenderError> {
+        let source = self.live().source.clone();
+        let kernel = match source {
+            Some(source) => Kernel::read(&*source).map_err(RenderError::Source)?,
+            None => Kernel::default(),
+        };
+        let families = Families::of(&kernel.counts);
+        let mut live = self.live();
+        live.refused(&families);
+        Ok(page::page(self.build, &kernel, &families, &live).encode()?)
+    }
+
+    /// Every way of losing an event with its number, as `ipvs_lens_events_lost_total` has it.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn losses(&self) -> Result<Vec<(&'static str, u64)>, RenderError> {
+        let source = self.live().source.clone();
+        let kernel = match source {
+            Some(source) => Kernel::read(&*source).map_err(RenderError::Source)?,
+            None => Kernel::default(),
+        };
+        let families = Families::of(&kernel.counts);
+        Ok(self.live().losses(&kernel, &families))
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one scrape read from the kernel.
+#[derive(Default)]
+struct Kernel {
+    counts: Vec<(CountKey, u64)>,
+    stats: Vec<(Stat, u64)>,
+    recursion_misses: u64,
+}
+
+impl Kernel {
+    fn read(source: &dyn CountSource) -> Result<Self, SourceError> {
+        Ok(Self {
+            counts: source.counts()?,
+            stats: source.stats()?,
+            recursion_misses: source.recursion_misses(),
+        })
+    }
+
+    fn stat(&self, stat: Stat) -> u64 {
+        let found = self.stats.iter().find(|(member, _)| *member == stat);
+        found.map_or(0, |(_, count)| *count)
+    }
+}
+
+impl Live {
+    fn delayed(&mut self, finding: &Finding, cause: DropCause, example: Example) {
+        let mut service = finding.service;
+        if !service.is_known() {
+            service.netns = NetnsId::default();
+        }
+        let key = (service, cause);
+        if self.delays.len() >= SERIES_MAX && !self.delays.contains_key(&key) {
+            self.delays_refused += 1;
+            return;
+        }
+        let seconds = finding.delay.unwrap_or_default().as_secs_f64();
+        let delays = self.delays.entry(key).or_insert_with(no_delays);
+        delays.observe(seconds, Some(example.labels), Some(example.at));
+    }
+
+    fn refused(&mut self, families: &Families) {
+        let most = |so_far: u64, now: usize| so_far.max(u64::try_from(now).unwrap_or(u64::MAX));
+        self.stale_refused_most = most(self.stale_refused_most, families.stale_refused);
+        self.new_connections_refused_most = most(
+            self.new_connections_refused_most,
+            families.new_connections_refused,
+        );
+    }
+
+    fn losses(&self, kernel: &Kernel, families: &Families) -> Vec<(&'static str, u64)> {
+        let by_kernel = Stat::ALL
+            .iter()
+            .filter_map(|stat| Some((stat.loss_reason()?, kernel.stat(*stat))));
+        let by_decode = Reason::ALL.iter().map(|reason| {
+            let count = self.malformed.get(reason).copied().unwrap_or(0);
+            (reason.word(), count)
+        });
+        by_kernel
+            .chain([
+                ("program_recursion", kernel.recursion_misses),
+                ("count_key_malformed", families.malformed),
+            ])
+            .chain(by_decode)
+            .chain([
+                ("attempts_evicted", self.correlator.evicted),
+                ("findings_unread", self.correlator.unread),
+            ])
+            .collect()
+    }
+
+    fn attached(&self) -> impl Iterator<Item = (Labels, i64)> {
+        self.probes.iter().map(|probe| {
+            let labels = vec![("probe", probe.name.clone()), ("via", probe.via.clone())];
+            (labels, i64::from(probe.state == ProbeState::Active))
+        })
+    }
+}
+
+fn no_delays() -> Delays {
+    HistogramWithExemplars::new(DELAY_BUCKETS_SECONDS.into_iter())
+}

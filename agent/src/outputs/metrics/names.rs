@@ -1,0 +1,238 @@
+//! Every metric of the agent. The only file with metric names; `docs/metrics.md` is made from it.
+//!
+//! Names follow the Prometheus conventions: base units, `_total` for counters. Labels come from
+//! closed enumerations or from the IPVS table, never from packets.
+
+use agent_common::stat::Stat;
+
+use crate::decode::Reason;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+/// One metric family.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// As it is exposed, with its unit and `_total`.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Labels besides `netns`, in their order.
+    pub labels: &'static [&'static str],
+    /// One sentence, with a full stop.
+    pub help: &'static str,
+}
+
+/// Labels of a service.
+pub const SERVICE_LABELS: &[&str] = &["proto", "local_address", "local_port", "local_mark"];
+
+/// Attempts by decision.
+pub const CONNECTIONS: Metric = Metric {
+    name: "ipvs_lens_connections_total",
+    kind: Kind::Counter,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "decision",
+    ],
+    help: "Attempts to open a connection, by what IPVS decided; a SYN and its retransmits are one attempt.",
+};
+
+/// Attempts sent to stale real servers.
+pub const STALE_CONNECTIONS: Metric = Metric {
+    name: "ipvs_lens_stale_connections_total",
+    kind: Kind::Counter,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "remote_address",
+        "remote_port",
+        "cause",
+    ],
+    help: "Attempts sent to a real server of weight 0 or removed from its service, by cause.",
+};
+
+/// SYNs that died here.
+pub const SYN_DROPS: Metric = Metric {
+    name: "ipvs_lens_syn_drops_total",
+    kind: Kind::Counter,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "cause",
+    ],
+    help: "SYN packets that died on this node, by cause; retransmits count again.",
+};
+
+/// Delay by dropped SYNs.
+pub const CONNECT_DELAY: Metric = Metric {
+    name: "ipvs_lens_connect_delay_seconds",
+    kind: Kind::Histogram,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "cause",
+    ],
+    help: "From the first SYN that died on this node to the retransmit that got through.",
+};
+
+/// Connections given to real servers.
+pub const NEW_CONNECTIONS: Metric = Metric {
+    name: "ipvs_lens_new_connections_total",
+    kind: Kind::Counter,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "remote_address",
+        "remote_port",
+    ],
+    help: "Attempts the scheduler or an old entry gave to each real server.",
+};
+
+/// Events lost.
+pub const EVENTS_LOST: Metric = Metric {
+    name: "ipvs_lens_events_lost_total",
+    kind: Kind::Counter,
+    labels: &["reason"],
+    help: "Evidence or counts lost, by reason; the other counters stay exact unless the reason says otherwise.",
+};
+
+/// Events written by the kernel programs.
+pub const EVENTS_EMITTED: Metric = Metric {
+    name: "ipvs_lens_events_emitted_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Event records the kernel programs tried to write.",
+};
+
+/// Events read.
+pub const EVENTS_RECEIVED: Metric = Metric {
+    name: "ipvs_lens_events_received_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Event records the agent read.",
+};
+
+/// State of each hook.
+pub const PROBE_ATTACHED: Metric = Metric {
+    name: "ipvs_lens_probe_attached",
+    kind: Kind::Gauge,
+    labels: &["probe", "via"],
+    help: "1 while the probe is attached.",
+};
+
+/// Label sets refused.
+pub const SERIES_DROPPED: Metric = Metric {
+    name: "ipvs_lens_series_dropped_total",
+    kind: Kind::Counter,
+    labels: &["family"],
+    help: "Most label sets a family's cap has refused in one scrape; for the histogram, delays refused.",
+};
+
+/// What runs.
+pub const BUILD_INFO: Metric = Metric {
+    name: "ipvs_lens_build_info",
+    kind: Kind::Gauge,
+    labels: &["version", "revision", "rustc"],
+    help: "1; the labels say what runs.",
+};
+
+/// Every metric, in the order of the exposition.
+pub const ALL: &[Metric] = &[
+    CONNECTIONS,
+    STALE_CONNECTIONS,
+    SYN_DROPS,
+    CONNECT_DELAY,
+    NEW_CONNECTIONS,
+    EVENTS_LOST,
+    EVENTS_EMITTED,
+    EVENTS_RECEIVED,
+    PROBE_ATTACHED,
+    SERIES_DROPPED,
+    BUILD_INFO,
+];
+
+/// What is lost under a reason of [`EVENTS_LOST`]; `None` for a word that is none.
+#[must_use]
+pub fn lost(reason: &str) -> Option<&'static str> {
+    let kernel = Stat::ALL.iter().copied();
+    let decode = Reason::ALL.iter().copied();
+    let other = LOST_ELSEWHERE.iter().copied();
+    kernel
+        .filter_map(|stat| Some((stat.loss_reason()?, lost_in_kernel(stat))))
+        .chain(decode.map(|refused| (refused.word(), lost_in_decode(refused))))
+        .chain(other)
+        .find_map(|(word, meaning)| (word == reason).then_some(meaning))
+}
+
+const fn lost_in_kernel(stat: Stat) -> &'static str {
+    match stat {
+        Stat::Emitted => "Nothing.",
+        Stat::RingFull => "A record: the ring buffer was full. Evidence only.",
+        Stat::ReadFailed => "An attempt: a kernel structure could not be read. Counters miss it.",
+        Stat::HeaderNotLinear => {
+            "An attempt: its TCP header was not in the packet's linear part. Counters miss it."
+        }
+        Stat::CountsFull => "A count: the kernel's table of counters is full. Counters miss it.",
+        Stat::PendingFull => {
+            "An attempt: too many SYNs between lookup and verdict. Counters miss it."
+        }
+        Stat::AttemptsFull => {
+            "The memory of an attempt: its retransmit may count as a new attempt."
+        }
+        Stat::VerdictMissed => "An attempt: its verdict was not seen. Counters miss it.",
+        Stat::CallsFull => "An attempt: too many calls were open at once. Counters miss it.",
+        Stat::LayoutContradicted => {
+            "An attempt: what was read contradicts the packet. Counting stops with the first."
+        }
+    }
+}
+
+const fn lost_in_decode(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Short => "A record with too few bytes. Evidence only.",
+        Reason::WrongLength => "A record of another length than its kind. Evidence only.",
+        Reason::UnknownKind => "A record of an unknown kind. Evidence only.",
+        Reason::UnknownNumber => "A record with a number this build does not know. Evidence only.",
+        Reason::BadFamily => "A record with an impossible address family. Evidence only.",
+        Reason::Padding => "A record with bytes where zeros belong. Evidence only.",
+        Reason::Contradiction => "A record whose fields exclude each other. Evidence only.",
+    }
+}
+
+const LOST_ELSEWHERE: [(&str, &str); 4] = [
+    (
+        "program_recursion",
+        "A run of a kernel program, skipped by the kernel. Counters may miss it.",
+    ),
+    (
+        "count_key_malformed",
+        "Counts under a key this build cannot read.",
+    ),
+    (
+        "attempts_evicted",
+        "An event of a dropped attempt: too many wait for their outcome. Evidence only.",
+    ),
+    (
+        "findings_unread",
+        "An event of a finding: too many findings waited. Evidence only.",
+    ),
+];

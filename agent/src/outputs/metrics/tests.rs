@@ -1,0 +1,379 @@
+//! The exposition as a whole, the caps, and the document made of the names.
+
+use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use agent_common::count::TALLY_ATTEMPT;
+use agent_common::key::ServiceKey;
+use agent_common::verdict::StaleCause;
+use expect_test::expect_file;
+
+use super::*;
+use crate::clock::MonoNs;
+use crate::decode::wire;
+use crate::event::{
+    AttemptDecided, Event, FirstDrop, Proto, RealServer, ServiceName, SynDropped, Verdict,
+};
+use crate::testing::{sample_attempt, sample_service, sample_syn_drop};
+
+#[derive(Clone, Default)]
+struct Fixed(Vec<(CountKey, u64)>);
+
+impl CountSource for Fixed {
+    fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError> {
+        Ok(self.0.clone())
+    }
+
+    fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError> {
+        Ok(vec![(Stat::Emitted, 9), (Stat::RingFull, 2)])
+    }
+
+    fn recursion_misses(&self) -> u64 {
+        1
+    }
+}
+
+const BUILD: BuildInfo = BuildInfo {
+    version: "0.1.0",
+    revision: "0123456789ab",
+    rustc: "rustc 1.98.0",
+};
+
+const SERVERS: [&str; 2] = ["10.1.1.2:8080", "10.1.1.3:8080"];
+
+fn attempts(
+    service: Service,
+    server: Option<&str>,
+    verdict: Verdict,
+    count: u64,
+) -> (CountKey, u64) {
+    let server = server.map(|server| RealServer(server.parse().unwrap()));
+    let key = CountKey {
+        service: wire::service(&service),
+        real_server: wire::real_server(server),
+        tally: TALLY_ATTEMPT,
+        decision: verdict.decision() as u8,
+        cause: wire::cause(verdict),
+        pad: 0,
+    };
+    (key, count)
+}
+
+fn syn_drops(service: Service, cause: DropCause, count: u64) -> (CountKey, u64) {
+    let (mut key, count) = attempts(service, None, Verdict::Dropped(cause), count);
+    (key.tally, key.decision) = (agent_common::count::TALLY_SYN_DROP, 0);
+    (key, count)
+}
+
+fn unknown_service(netns: u32) -> Service {
+    Service {
+        netns: NetnsId(netns),
+        name: ServiceName::Unknown,
+    }
+}
+
+fn fwmark_service() -> Service {
+    Service {
+        netns: sample_service().netns,
+        name: ServiceName::Fwmark {
+            mark: 0x64,
+            family: crate::event::Family::V6,
+        },
+    }
+}
+
+fn v6_service() -> Service {
+    Service {
+        netns: sample_service().netns,
+        name: ServiceName::Address {
+            proto: Proto::Tcp,
+            local: "[fd00::10]:443".parse().unwrap(),
+        },
+    }
+}
+
+fn with(counts: Vec<(CountKey, u64)>) -> Metrics {
+    let metrics = Metrics::new(BUILD);
+    metrics.set_source(Some(Arc::new(Fixed(counts))));
+    metrics
+}
+
+fn anchor() -> WallAnchor {
+    WallAnchor::new(MonoNs(0), UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+}
+
+/// Tells `metrics` every finding of these events.
+fn tell(metrics: &Metrics, events: &[Event]) {
+    let mut correlator = crate::correlate::Correlator::new(false);
+    for event in events {
+        metrics.received();
+        correlator.handle_event(event.at(), *event);
+    }
+    correlator.handle_end(MonoNs(100_000_000_000));
+    while let Some(finding) = correlator.poll_output() {
+        metrics.finding(&finding, &anchor());
+    }
+    metrics.correlated(correlator.counters());
+}
+
+fn delayed(at_ms: u64) -> Event {
+    Event::AttemptDecided(AttemptDecided {
+        at: MonoNs(at_ms * 1_000_000),
+        verdict: Verdict::Scheduled,
+        first_drop: Some(FirstDrop {
+            at: MonoNs(1),
+            cause: DropCause::IpvsReuse,
+        }),
+        ..sample_attempt()
+    })
+}
+
+#[test]
+fn the_whole_exposition() {
+    let service = sample_service();
+    let stale = Verdict::ReusedStale(StaleCause::PortReuse);
+    let dropped = Verdict::Dropped(DropCause::IpvsReuse);
+    let metrics = with(vec![
+        attempts(service, Some(SERVERS[0]), stale, 5),
+        attempts(service, Some(SERVERS[0]), Verdict::Scheduled, 3),
+        attempts(service, Some(SERVERS[1]), Verdict::Reused, 4),
+        attempts(service, Some(SERVERS[1]), Verdict::Rescheduled, 2),
+        attempts(service, Some(SERVERS[0]), dropped, 6),
+        syn_drops(service, DropCause::IpvsReuse, 7),
+        syn_drops(unknown_service(1), DropCause::Netfilter, 8),
+        syn_drops(unknown_service(2), DropCause::Netfilter, 9),
+        attempts(fwmark_service(), Some("[fd00::2]:80"), Verdict::Reused, 1),
+        attempts(
+            v6_service(),
+            None,
+            Verdict::Dropped(DropCause::IpvsNoDestination),
+            1,
+        ),
+    ]);
+    metrics.set_probes(vec![
+        ProbeStatus {
+            name: "lookup".to_owned(),
+            via: "fexit".to_owned(),
+            state: ProbeState::Active,
+            reason: None,
+        },
+        ProbeStatus {
+            name: "syn_drop".to_owned(),
+            via: "tracepoint".to_owned(),
+            state: ProbeState::Failed,
+            reason: Some("no such tracepoint".to_owned()),
+        },
+    ]);
+    metrics.malformed(&crate::decode::decode(&[]).unwrap_err());
+    tell(
+        &metrics,
+        &[
+            Event::AttemptDecided(sample_attempt()),
+            delayed(1_033),
+            delayed(3_060),
+            delayed(7_100),
+        ],
+    );
+    let text = metrics.render().unwrap();
+    expect_file!["./golden.openmetrics"].assert_eq(&text);
+}
+
+#[test]
+fn one_second_steps_fall_into_buckets_of_their_own() {
+    let bucket = |seconds: f64| DELAY_BUCKETS_SECONDS.iter().position(|le| seconds <= *le);
+    for (at_once, on_a_slow_machine) in [(1.0, 1.4), (3.0, 3.9), (7.0, 8.9), (15.0, 19.9)] {
+        assert_eq!(bucket(at_once), bucket(on_a_slow_machine));
+        assert_ne!(bucket(at_once), bucket(at_once - 0.6));
+    }
+}
+
+#[test]
+fn without_a_source_everything_of_ours_is_there_at_zero() {
+    let text = Metrics::new(BUILD).render().unwrap();
+    for reason in [
+        "ring_full",
+        "record_short",
+        "attempts_evicted",
+        "program_recursion",
+    ] {
+        let line = format!("ipvs_lens_events_lost_total{{reason=\"{reason}\"}} 0\n");
+        assert!(text.contains(&line), "{line} is missing in {text}");
+    }
+    assert!(text.contains("ipvs_lens_events_received_total 0\n"));
+    for metric in names::ALL {
+        assert!(text.contains(&format!(
+            "# HELP {}",
+            metric.name.trim_end_matches("_total")
+        )));
+    }
+}
+
+#[test]
+fn netns_is_a_label_only_where_more_than_one_is_watched() {
+    let here = sample_service();
+    let there = Service {
+        netns: NetnsId(7),
+        ..here
+    };
+    let row = |service| attempts(service, None, Verdict::Scheduled, 1);
+    let alone = with(vec![row(here)]).render().unwrap();
+    assert!(alone.contains("local_mark=\"\",decision=\"scheduled\"} 1\n"));
+    let both = with(vec![row(here), row(there)]).render().unwrap();
+    assert!(both.contains("local_mark=\"\",netns=\"7\",decision=\"scheduled\"} 1\n"));
+    assert!(both.contains("local_mark=\"\",netns=\"4026531840\",decision=\"scheduled\"} 1\n"));
+}
+
+fn server(i: usize) -> String {
+    format!("10.{}.{}.{}:80", i / 65_536, (i / 256) % 256, i % 256)
+}
+
+#[test]
+fn a_family_is_capped_with_the_most_abnormal_first() {
+    let service = sample_service();
+    let extra = 5;
+    let mut counts: Vec<_> = (0..SERIES_MAX + extra)
+        .map(|i| attempts(service, Some(&server(i)), Verdict::Scheduled, 100))
+        .collect();
+    let last = server(SERIES_MAX + extra);
+    let stale = Verdict::ReusedStale(StaleCause::Persistence);
+    counts.push(attempts(service, Some(&last), stale, 1));
+    let metrics = with(counts);
+    let text = metrics.render().unwrap();
+    let rows = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+    assert_eq!(rows("ipvs_lens_new_connections_total{"), SERIES_MAX);
+    assert_eq!(rows("ipvs_lens_stale_connections_total{"), SERIES_MAX);
+    let (address, _) = last.split_once(':').unwrap();
+    let first = format!("remote_address=\"{address}\",remote_port=\"80\"}} 1\n");
+    assert!(text.contains(&first), "the stale one must be kept");
+    let family = |name: &str, n: usize| {
+        text.contains(&format!(
+            "ipvs_lens_series_dropped_total{{family=\"{name}\"}} {n}\n"
+        ))
+    };
+    assert!(family("ipvs_lens_new_connections_total", extra + 1));
+    let stale_refused = 2 * (SERIES_MAX + extra + 1) - SERIES_MAX;
+    assert!(family("ipvs_lens_stale_connections_total", stale_refused));
+}
+
+#[test]
+fn delays_are_capped() {
+    let metrics = Metrics::new(BUILD);
+    let extra = 3_u16;
+    for i in 0..u16::try_from(SERIES_MAX).unwrap() + extra {
+        let Event::AttemptDecided(mut decided) = delayed(1_000) else {
+            unreachable!()
+        };
+        decided.service.name = ServiceName::Address {
+            proto: Proto::Tcp,
+            local: std::net::SocketAddr::new("10.0.0.1".parse().unwrap(), i),
+        };
+        tell(&metrics, &[Event::AttemptDecided(decided)]);
+    }
+    let text = metrics.render().unwrap();
+    assert_eq!(
+        text.matches("connect_delay_seconds_count{").count(),
+        SERIES_MAX
+    );
+    assert!(text.contains("{family=\"ipvs_lens_connect_delay_seconds\"} 3\n"));
+}
+
+#[test]
+fn counts_that_make_no_sense_are_counted() {
+    let mut row = attempts(sample_service(), None, Verdict::Scheduled, 4);
+    row.0.decision = 77;
+    let unknown = ServiceKey {
+        family: 3,
+        ..wire::service(&sample_service())
+    };
+    let mut other = attempts(sample_service(), None, Verdict::Scheduled, 5);
+    other.0.service = unknown;
+    let text = with(vec![row, other]).render().unwrap();
+    assert!(text.contains("ipvs_lens_events_lost_total{reason=\"count_key_malformed\"} 9\n"));
+}
+
+#[test]
+fn a_source_that_fails_is_no_exposition() {
+    struct Broken;
+    impl CountSource for Broken {
+        fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError> {
+            Err("map is gone".into())
+        }
+        fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError> {
+            Ok(Vec::new())
+        }
+    }
+    let metrics = Metrics::new(BUILD);
+    metrics.set_source(Some(Arc::new(Broken)));
+    assert_eq!(
+        metrics.render().unwrap_err().to_string(),
+        "cannot read the kernel's counters: map is gone; see /status for the probes"
+    );
+}
+
+#[test]
+fn an_unresolved_drop_is_no_delay() {
+    let metrics = Metrics::new(BUILD);
+    tell(
+        &metrics,
+        &[Event::SynDropped(SynDropped {
+            ..sample_syn_drop()
+        })],
+    );
+    let text = metrics.render().unwrap();
+    assert!(!text.contains("ipvs_lens_connect_delay_seconds_count"));
+}
+
+/// `docs/metrics.md`; `IPVS_LENS_BLESS=1` writes it anew.
+#[test]
+fn the_document_is_in_step() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let wanted = document();
+    if std::env::var_os("IPVS_LENS_BLESS").is_some() {
+        std::fs::write(path, &wanted).unwrap();
+    }
+    let found = std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(
+        found, wanted,
+        "run with IPVS_LENS_BLESS=1 to write docs/metrics.md anew"
+    );
+}
+
+fn document() -> String {
+    let mut text = "# Metrics\n\n\
+        Made from `agent/src/outputs/metrics/names.rs` by a test; change that file, then run\n\
+        `IPVS_LENS_BLESS=1 cargo test -p ipvs-lens --lib`.\n\n\
+        Every metric with service labels also has `netns` where services of more than one\n\
+        network namespace are seen. Firewall-mark services have `proto=\"FWM\"`, an empty address and\n\
+        the mark in `local_mark`, as node_exporter prints them; dead SYNs of no known service have\n\
+        empty service labels. Clients appear only in exemplars.\n\n\
+        | name | type | labels | meaning |\n|---|---|---|---|\n"
+        .to_owned();
+    for metric in names::ALL {
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        let labels: Vec<_> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
+        let (name, labels, help) = (metric.name, labels.join(", "), metric.help);
+        writeln!(text, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
+    }
+    text +=
+        "\n## Reasons of `ipvs_lens_events_lost_total`\n\n| reason | what is lost |\n|---|---|\n";
+    for (reason, _) in Metrics::new(BUILD).losses().unwrap() {
+        let meaning = names::lost(reason).unwrap();
+        writeln!(text, "| `{reason}` | {meaning} |").unwrap();
+    }
+    text += "\n## Buckets of `ipvs_lens_connect_delay_seconds`\n\n";
+    let bounds: Vec<_> = DELAY_BUCKETS_SECONDS.iter().map(f64::to_string).collect();
+    text += &bounds.join(", ");
+    text += ", +Inf. Linux sends a SYN again 1, 3, 7 and 15 s after\n\
+        the first; each of these waits has a bucket that ends well above it.\n";
+    text
+}
+
+#[test]
+fn every_reason_says_what_is_lost() {
+    for (reason, _) in Metrics::new(BUILD).losses().unwrap() {
+        assert!(
+            names::lost(reason).is_some(),
+            "{reason} has no meaning in names.rs"
+        );
+    }
+}

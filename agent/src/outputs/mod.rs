@@ -1,0 +1,6 @@
+//! Where findings and counters leave the agent: `/metrics` and its neighbours, lines, logs.
+
+pub mod http;
+pub mod log;
+pub mod metrics;
+pub mod trace;

@@ -1,0 +1,128 @@
+//! A finding as a line: for people, or as JSON Lines for programs.
+//!
+//! The JSON object is the finding's own with `time` in front: the wall time as RFC 3339 in UTC
+//! with milliseconds. Its fields are promised in `docs/findings.md`.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::clock::WallAnchor;
+use crate::correlate::Finding;
+use crate::settings::Format;
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    time: String,
+    #[serde(flatten)]
+    finding: &'a Finding,
+}
+
+/// Writes one line and flushes it, so that a reader sees it at once.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_line(
+    out: &mut impl Write,
+    finding: &Finding,
+    clocks: &WallAnchor,
+    format: Format,
+) -> io::Result<()> {
+    let time = humantime::format_rfc3339_millis(clocks.wall(finding.at)).to_string();
+    match format {
+        Format::Text => writeln!(out, "{time} {finding}")?,
+        Format::Json => {
+            serde_json::to_writer(&mut *out, &JsonLine { time, finding })?;
+            out.write_all(b"\n")?;
+        }
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::clock::MonoNs;
+    use crate::correlate::{Correlator, FindingKind};
+    use crate::event::Event;
+    use crate::testing::{sample_attempt, sample_syn_drop};
+
+    fn line(event: Event, format: Format) -> String {
+        let mut correlator = Correlator::new(false);
+        correlator.handle_event(event.at(), event);
+        correlator.handle_end(MonoNs(7_000_000_000));
+        let finding = correlator.poll_output().unwrap();
+        let clocks = WallAnchor::new(MonoNs(0), UNIX_EPOCH + Duration::from_millis(1_500));
+        let mut out = Vec::new();
+        write_line(&mut out, &finding, &clocks, format).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value")]
+    fn check(event: Event, format: Format, expected: Expect) {
+        expected.assert_eq(&line(event, format));
+    }
+
+    #[test]
+    fn a_stale_connection() {
+        let event = Event::AttemptDecided(sample_attempt());
+        check(
+            event,
+            Format::Text,
+            expect![[r#"
+            1970-01-01T00:00:06.500Z stale connection: 10.0.0.2:40001 -> TCP 10.96.0.10:80 sent to 10.1.1.2:8080 (weight 0, old entry time_wait) by port_reuse
+        "#]],
+        );
+        check(
+            event,
+            Format::Json,
+            expect![[r#"
+            {"time":"1970-01-01T00:00:06.500Z","kind":"stale_connection","mono_ns":5000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","old_state":"time_wait","delay_ns":null,"waited_ns":null,"drops":0,"retransmits":0,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn every_field_and_kind_is_in_the_document() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/findings.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let documented = |table: &str| -> Vec<String> {
+            let (_, rest) = document.split_once(table).unwrap();
+            let rows = rest.lines().skip_while(|l| !l.starts_with("| `"));
+            rows.map_while(|line| line.strip_prefix("| `")?.split('`').next())
+                .map(str::to_owned)
+                .collect()
+        };
+        let event = Event::AttemptDecided(sample_attempt());
+        let json: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&line(event, Format::Json)).unwrap();
+        let mut fields = documented("## Fields");
+        fields.sort();
+        assert_eq!(fields, json.keys().cloned().collect::<Vec<_>>());
+        let kinds = FindingKind::ALL.iter().map(|kind| kind.word().to_owned());
+        assert_eq!(documented("## Kinds"), kinds.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_dropped_syn() {
+        let event = Event::SynDropped(sample_syn_drop());
+        check(
+            event,
+            Format::Text,
+            expect![[r#"
+            1970-01-01T00:00:07.500Z SYN dropped: 10.0.0.2:40001 -> TCP 10.96.0.10:80, 1 by netfilter, none got through here in 1.0 s
+        "#]],
+        );
+        check(
+            event,
+            Format::Json,
+            expect![[r#"
+            {"time":"1970-01-01T00:00:07.500Z","kind":"syn_dropped","mono_ns":6000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"","local_address":"","local_port":null,"local_mark":"","remote_address":null,"remote_port":null,"weight":null,"decision":null,"cause":"netfilter","old_state":null,"delay_ns":null,"waited_ns":1000000000,"drops":1,"retransmits":null,"kernel_reason":8,"kernel_location":"0xffffffff81234567","events_lost":0}
+        "#]],
+        );
+    }
+}

@@ -1,0 +1,429 @@
+//! Brings the kernel programs into the kernel and onto their hooks, and takes them off again.
+//!
+//! Two steps: [`load`] makes the maps and resolves everything about this kernel, and
+//! [`Programs::attach`] hangs the programs on the module. When the module goes, both are done anew
+//! for the next one, which may be another build; the counts go with [`Carried`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use agent_common::config::{Config, DropLocation};
+use agent_common::layout::KernelLayout;
+use agent_common::stat::Stat;
+use aya::maps::{Array, Map, MapData, MapError, RingBuf};
+use aya::programs::{KProbe, Program, ProgramError, RawTracePoint};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
+
+use super::counters::{Carried, Counters};
+use super::fexit::{FexitError, ModuleTypes, TracingObject};
+use super::table::{Hook, IPVS_MODULE, PROBES, Probe, Way, all_functions};
+use crate::kernel::btf::{self, BtfError, Types};
+use crate::kernel::layout::{self, LayoutError};
+use crate::kernel::reasons;
+use crate::kernel::symbols::Symbols;
+use crate::settings::Attach;
+
+/// The kernel programs, as `build.rs` made them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs-lens-ring"));
+
+/// The kernel's symbol table.
+const SYMBOL_TABLE: &str = "/proc/kallsyms";
+
+/// Why the programs are not in the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No type information.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// A field is missing or different.
+    #[error("the layout of this kernel is not proven: {0}")]
+    Layout(#[from] LayoutError),
+    /// The symbol table cannot be read.
+    #[error("{SYMBOL_TABLE} cannot be read: {0}")]
+    Symbols(std::io::Error),
+    /// Maps or programs could not be created.
+    #[error("kernel programs cannot be loaded: {}", chain(.0))]
+    Load(#[from] EbpfError),
+    /// A map has another shape than this build expects.
+    #[error("map `{name}` cannot be used: {source}")]
+    Map {
+        /// Map concerned.
+        name: &'static str,
+        /// What is wrong with it.
+        source: MapError,
+    },
+    /// The object lacks something this build expects.
+    #[error("kernel object holds no {0}")]
+    Missing(&'static str),
+    /// The programs' own log lines cannot be read.
+    #[error("the log of the kernel programs cannot be read: {0}")]
+    Log(#[from] aya_log::Error),
+    /// This kernel has none of the functions a probe can hang on.
+    #[error(
+        "probe `{probe}` ({finds}) finds none of its functions in this kernel, wanted {wanted}"
+    )]
+    NoHook {
+        /// Probe concerned.
+        probe: &'static str,
+        /// What is lost without it.
+        finds: &'static str,
+        /// Functions it could hang on.
+        wanted: String,
+    },
+    /// A module function could not be hooked.
+    #[error("probe `{probe}` ({finds}) cannot be attached: {source}")]
+    Fexit {
+        /// Probe concerned.
+        probe: &'static str,
+        /// What is lost without it.
+        finds: &'static str,
+        /// Why.
+        source: FexitError,
+    },
+    /// A tracepoint or kprobe could not be hooked.
+    #[error("probe `{probe}` ({finds}) cannot be attached: {}", chain(.source))]
+    Program {
+        /// Probe concerned.
+        probe: &'static str,
+        /// What is lost without it.
+        finds: &'static str,
+        /// Why.
+        source: ProgramError,
+    },
+}
+
+/// What the user asked for, and what the node is.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Settings of the programs; `has_drop_reasons` is found out here.
+    pub config: Config,
+    /// Whether the programs' own debug lines go to the logger.
+    pub logs: bool,
+    /// The way to hang on module functions.
+    pub attach: Attach,
+    /// Types of the module, instead of the kernel's own.
+    pub btf_file: Option<PathBuf>,
+    /// Release of the running kernel.
+    pub release: String,
+}
+
+/// What [`load`] brings back.
+pub struct Loaded {
+    /// The evidence stream.
+    pub events: RingBuf<MapData>,
+    /// What the programs count.
+    pub counters: Arc<Counters>,
+    /// The programs, not yet on their hooks.
+    pub programs: Programs,
+}
+
+/// Programs in the kernel.
+///
+/// The kernel detaches and frees everything when this is dropped, and also when the process dies.
+pub struct Programs {
+    /// Taken once detached: the kernel lets go of what this held.
+    ebpf: Option<Ebpf>,
+    object: TracingObject,
+    types: Types,
+    layout: KernelLayout,
+    symbols: Symbols,
+    way: Way,
+    counters: Arc<Counters>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    armed: Array<MapData, u32>,
+}
+
+/// Creates the maps and resolves the layout; nothing is attached yet.
+///
+/// # Errors
+/// The first thing that stands in the way; nothing stays behind in the kernel then.
+pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
+    let types = Types::read(IPVS_MODULE, wanted.btf_file.as_deref(), &wanted.release)?;
+    let layout = layout::resolve(types.kernel(), types.module())?;
+    let symbols = read_symbols()?;
+    let causes = reasons::causes(types.kernel());
+    let config = Config {
+        has_drop_reasons: u32::from(causes.is_some()),
+        ..wanted.config
+    };
+    let mut ebpf = create(&layout, config, wanted.logs)?;
+    // Before any map is taken out, or it would be missing here.
+    let object = TracingObject::link(OBJECT, &ebpf).map_err(linking)?;
+    fill_causes(&mut ebpf, causes.as_ref().map_or(&[], |causes| &causes[..]))?;
+    fill_locations(&mut ebpf, &symbols)?;
+    let counts = typed(take(&mut ebpf, "COUNTS")?, "COUNTS")?;
+    let stats = typed(take(&mut ebpf, "STATS")?, "STATS")?;
+    let events = typed(take(&mut ebpf, "EVENTS")?, "EVENTS")?;
+    let armed = typed(take(&mut ebpf, "ARMED")?, "ARMED")?;
+    let logger = if wanted.logs {
+        Some(EbpfLogger::init(&mut ebpf)?)
+    } else {
+        None
+    };
+    let counters = Arc::new(Counters::new(carried, counts, stats));
+    let way = match wanted.attach {
+        Attach::Only(way) => way,
+        Attach::Auto => best_way(&types, &symbols),
+    };
+    let programs = Programs {
+        ebpf: Some(ebpf),
+        object,
+        types,
+        layout,
+        symbols,
+        way,
+        counters: Arc::clone(&counters),
+        logger,
+        armed,
+    };
+    Ok(Loaded {
+        events,
+        counters,
+        programs,
+    })
+}
+
+impl Programs {
+    /// How the programs hang on the module's functions.
+    pub const fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Where this kernel keeps what the programs read.
+    pub const fn layout(&self) -> &KernelLayout {
+        &self.layout
+    }
+
+    /// Where the types of the module came from, for people.
+    pub fn types_origin(&self) -> String {
+        self.types.origin()
+    }
+
+    /// Hangs every program on its hook, then lets them count.
+    ///
+    /// # Errors
+    /// The first probe that cannot be attached; none is attached then.
+    pub fn attach(&mut self) -> Result<(), AttachError> {
+        let attached = self.attach_all();
+        match attached {
+            Ok(()) => self.arm(1),
+            Err(_) => self.detach(),
+        }
+        attached
+    }
+
+    /// Takes every program off its hook and out of the kernel; the maps stay readable.
+    pub fn detach(&mut self) {
+        self.arm(0);
+        self.counters.unwatch();
+        self.ebpf = None;
+    }
+
+    /// Hands the programs' own log lines to the logger, if they were asked for.
+    pub fn flush_logs(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// What the programs have counted about themselves under `stat`; 0 when it cannot be read.
+    pub fn stat(&self, stat: Stat) -> u64 {
+        self.counters.stat(stat).unwrap_or(0)
+    }
+
+    fn arm(&mut self, armed: u32) {
+        if let Err(error) = self.armed.set(0, &armed, 0) {
+            log::error!("the kernel programs cannot be told to count: {error}");
+        }
+    }
+
+    fn attach_all(&mut self) -> Result<(), AttachError> {
+        for probe in PROBES {
+            let functions = self.functions(probe)?;
+            match (probe.hook, self.way) {
+                (Hook::RawTracepoint(tracepoint), _) => {
+                    self.attach_tracepoint(probe, tracepoint)?;
+                }
+                (Hook::IpvsReturn(_), Way::Fexit) => self.attach_fexit(probe, functions)?,
+                (Hook::IpvsReturn(_), Way::Kprobe) => {
+                    // The return first: an entry whose return is not watched would be kept.
+                    self.attach_kprobe(probe, "_r", functions)?;
+                    self.attach_kprobe(probe, "_k", functions)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn functions(&self, probe: &Probe) -> Result<&'static [&'static str], AttachError> {
+        probe
+            .functions(|function| self.symbols.has(function))
+            .ok_or_else(|| AttachError::NoHook {
+                probe: probe.name,
+                finds: probe.finds,
+                wanted: probe.wanted(),
+            })
+    }
+
+    fn attach_fexit(&mut self, probe: &Probe, functions: &[&str]) -> Result<(), AttachError> {
+        let failed = |source| AttachError::Fexit {
+            probe: probe.name,
+            finds: probe.finds,
+            source,
+        };
+        let module = ModuleTypes::find(IPVS_MODULE).map_err(failed)?;
+        for function in functions {
+            let id = self.types.function_id(function)?;
+            let link = self
+                .object
+                .attach(probe.program, &module, id)
+                .map_err(failed)?;
+            self.counters.watch(link);
+        }
+        Ok(())
+    }
+
+    fn attach_kprobe(
+        &mut self,
+        probe: &Probe,
+        suffix: &str,
+        functions: &[&str],
+    ) -> Result<(), AttachError> {
+        let failed = |source| AttachError::Program {
+            probe: probe.name,
+            finds: probe.finds,
+            source,
+        };
+        let name = format!("{}{suffix}", probe.program);
+        let program = self.program(&name)?;
+        let program: &mut KProbe = program.try_into().map_err(failed)?;
+        program.load().map_err(failed)?;
+        for function in functions {
+            program.attach(*function, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn program(&mut self, name: &str) -> Result<&mut Program, AttachError> {
+        let program = self.ebpf.as_mut().and_then(|ebpf| ebpf.program_mut(name));
+        program.ok_or(AttachError::Missing("program of this name"))
+    }
+
+    fn attach_tracepoint(&mut self, probe: &Probe, tracepoint: &str) -> Result<(), AttachError> {
+        let failed = |source| AttachError::Program {
+            probe: probe.name,
+            finds: probe.finds,
+            source,
+        };
+        let program = self.program(probe.program)?;
+        let program: &mut RawTracePoint = program.try_into().map_err(failed)?;
+        program.load().map_err(failed)?;
+        program.attach(tracepoint).map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// fexit where the kernel knows the types of every function to hook, kprobes elsewhere.
+fn best_way(types: &Types, symbols: &Symbols) -> Way {
+    let traceable = PROBES.iter().all(|probe| {
+        let functions = probe
+            .functions(|function| symbols.has(function))
+            .unwrap_or_default();
+        functions
+            .iter()
+            .all(|function| types.function_id(function).is_ok())
+    });
+    if traceable && matches!(types.module(), btf::ModuleTypes::Kernel(_)) {
+        Way::Fexit
+    } else {
+        Way::Kprobe
+    }
+}
+
+fn read_symbols() -> Result<Symbols, AttachError> {
+    let text = std::fs::read_to_string(SYMBOL_TABLE).map_err(AttachError::Symbols)?;
+    let locations = reasons::LOCATIONS.iter().map(|(function, _)| *function);
+    let wanted: Vec<&str> = all_functions().chain(locations).collect();
+    Ok(Symbols::parse(&text, &wanted))
+}
+
+fn create(layout: &KernelLayout, config: Config, logs: bool) -> Result<Ebpf, EbpfError> {
+    // Below every level the verifier removes the log lines from the programs.
+    let log_level = if logs { aya_log::Level::Debug as u8 } else { 0 };
+    EbpfLoader::new()
+        .override_global("LAYOUT", layout, true)
+        .override_global("CONFIG", &config, true)
+        .override_global(aya_log::LEVEL, &log_level, false)
+        .load(OBJECT)
+}
+
+fn fill_causes(ebpf: &mut Ebpf, causes: &[u8]) -> Result<(), AttachError> {
+    let mut map: Array<_, u8> = typed(borrow(ebpf, "DROP_CAUSES")?, "DROP_CAUSES")?;
+    for (number, cause) in (0..).zip(causes) {
+        map.set(number, cause, 0)
+            .map_err(|source| AttachError::Map {
+                name: "DROP_CAUSES",
+                source,
+            })?;
+    }
+    Ok(())
+}
+
+fn fill_locations(ebpf: &mut Ebpf, symbols: &Symbols) -> Result<(), AttachError> {
+    let mut map: Array<_, DropLocation> = typed(borrow(ebpf, "DROP_LOCATIONS")?, "DROP_LOCATIONS")?;
+    for (number, (function, cause)) in (0..).zip(reasons::LOCATIONS) {
+        let code = symbols.code(function).unwrap_or_default();
+        let location = DropLocation {
+            start: code.start,
+            end: code.end,
+            cause: u32::from(*cause),
+            pad: 0,
+        };
+        map.set(number, &location, 0)
+            .map_err(|source| AttachError::Map {
+                name: "DROP_LOCATIONS",
+                source,
+            })?;
+    }
+    Ok(())
+}
+
+/// Takes a map out for good; whoever holds it keeps it open for the programs.
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, AttachError> {
+    ebpf.take_map(name).ok_or(AttachError::Missing(name))
+}
+
+/// Borrows a map only the programs need later.
+fn borrow<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, AttachError> {
+    ebpf.map_mut(name).ok_or(AttachError::Missing(name))
+}
+
+fn typed<M, T: TryFrom<M, Error = MapError>>(map: M, name: &'static str) -> Result<T, AttachError> {
+    map.try_into()
+        .map_err(|source| AttachError::Map { name, source })
+}
+
+fn linking(source: FexitError) -> AttachError {
+    AttachError::Fexit {
+        probe: "all",
+        finds: "everything",
+        source,
+    }
+}
+
+/// An error of aya with its causes, on one line; what the verifier said at length is logged.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut links = Vec::new();
+    let mut next = Some(error);
+    while let Some(link) = next {
+        let text = link.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        if line.len() < text.len() {
+            log::debug!("{text}");
+        }
+        links.push(line.to_owned());
+        next = link.source();
+    }
+    links.join(": ")
+}

@@ -1,0 +1,128 @@
+//! Reads what the kernel programs have counted, in this session and in those before it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use agent_common::count::CountKey;
+use agent_common::stat::Stat;
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap};
+
+use super::fexit::FexitLink;
+use crate::outputs::metrics::{CountSource, SourceError};
+
+/// Totals of sessions that are over; a counter that users see never goes back.
+#[derive(Clone, Debug, Default)]
+pub struct Carried {
+    counts: BTreeMap<CountKey, u64>,
+    stats: [u64; Stat::ALL.len()],
+    recursion_misses: u64,
+}
+
+/// The kernel's counters, readable from any thread, also after the programs are detached.
+pub struct Counters {
+    carried: Carried,
+    counts: PerCpuHashMap<MapData, CountKey, u64>,
+    stats: PerCpuArray<MapData, u64>,
+    skipped: Mutex<Skipped>,
+}
+
+/// Programs the kernel can be asked about, and what it said of those that are gone.
+#[derive(Default)]
+struct Skipped {
+    links: Vec<FexitLink>,
+    before: u64,
+}
+
+impl Skipped {
+    /// A kernel that cannot tell (before 5.12) answers 0.
+    fn total(&self) -> u64 {
+        let now = self
+            .links
+            .iter()
+            .map(|link| link.recursion_misses().unwrap_or(0));
+        self.before + now.sum::<u64>()
+    }
+}
+
+impl Counters {
+    /// Counts on from `carried`.
+    pub(super) fn new(
+        carried: Carried,
+        counts: PerCpuHashMap<MapData, CountKey, u64>,
+        stats: PerCpuArray<MapData, u64>,
+    ) -> Self {
+        Self {
+            carried,
+            counts,
+            stats,
+            skipped: Mutex::default(),
+        }
+    }
+
+    /// Everything counted so far, for the session after this one.
+    ///
+    /// # Errors
+    /// Why the kernel's maps cannot be read.
+    pub fn carry(&self) -> Result<Carried, SourceError> {
+        let mut stats = [0; Stat::ALL.len()];
+        for (total, stat) in stats.iter_mut().zip(Stat::ALL) {
+            *total = self.stat(*stat)?;
+        }
+        let counts = self.counts()?.into_iter().collect();
+        Ok(Carried {
+            counts,
+            stats,
+            recursion_misses: self.recursion_misses(),
+        })
+    }
+
+    /// What the programs have counted about themselves.
+    ///
+    /// # Errors
+    /// Why the kernel's map cannot be read.
+    pub fn stat(&self, stat: Stat) -> Result<u64, MapError> {
+        let index = stat as u32;
+        let values = self.stats.get(&index, 0)?;
+        let before = self.carried.stats.get(stat as usize).copied().unwrap_or(0);
+        Ok(before + values.iter().sum::<u64>())
+    }
+
+    /// Keeps an attached program, to ask how often it was skipped.
+    pub(super) fn watch(&self, link: FexitLink) {
+        self.skipped().links.push(link);
+    }
+
+    /// Detaches every program kept.
+    pub(super) fn unwatch(&self) {
+        let mut skipped = self.skipped();
+        skipped.before = skipped.total();
+        skipped.links.clear();
+    }
+
+    fn skipped(&self) -> MutexGuard<'_, Skipped> {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CountSource for Counters {
+    /// Two system calls per key.
+    fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError> {
+        let mut totals = self.carried.counts.clone();
+        for entry in &self.counts {
+            let (key, values) = entry?;
+            *totals.entry(key).or_default() += values.iter().sum::<u64>();
+        }
+        Ok(totals.into_iter().collect())
+    }
+
+    fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError> {
+        Stat::ALL
+            .iter()
+            .map(|stat| Ok((*stat, self.stat(*stat)?)))
+            .collect()
+    }
+
+    fn recursion_misses(&self) -> u64 {
+        self.carried.recursion_misses + self.skipped().total()
+    }
+}

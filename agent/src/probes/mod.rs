@@ -1,0 +1,7 @@
+//! Loads the kernel programs, attaches them, and reads what they count. All aya is in here.
+
+pub mod attach;
+pub mod counters;
+pub mod fexit;
+pub mod module;
+pub mod table;

@@ -1,0 +1,95 @@
+//! Whether the ip_vs module is there, the same as before, and used by anybody but us.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::table::IPVS_MODULE;
+
+/// Where the kernel lists its modules.
+const MODULES: &str = "/sys/module";
+
+/// One loading of the module; unloading and loading again makes another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loading {
+    inode: u64,
+}
+
+/// The module as it is loaded now; `None` when it is not.
+pub fn loading() -> Option<Loading> {
+    let metadata = fs::metadata(directory()).ok()?;
+    Some(Loading {
+        inode: metadata.ino(),
+    })
+}
+
+/// References to the module: schedulers, services, and programs attached to its functions.
+///
+/// `None` when it is not loaded, or built into the kernel.
+pub fn references() -> Option<u64> {
+    fs::read_to_string(directory().join("refcnt"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn directory() -> PathBuf {
+    Path::new(MODULES).join(IPVS_MODULE)
+}
+
+/// Notices when everybody else has let go of the module, so that we do too.
+///
+/// A program attached by fexit holds a reference, and `rmmod` gives up at once on a module that
+/// has one. Once schedulers and services are gone there is nothing to observe, so the reference
+/// is given back. A module nobody has used yet is held: its first service must not be missed.
+#[derive(Debug, Default)]
+pub struct LastUser {
+    ours: u64,
+    was_used: bool,
+}
+
+impl LastUser {
+    /// `before` and `after` are the references around our own attaching.
+    pub const fn new(before: u64, after: u64) -> Self {
+        Self {
+            ours: after.saturating_sub(before),
+            was_used: before > 0,
+        }
+    }
+
+    /// Whether only we are left, given the references now.
+    pub const fn is_us(&mut self, references: u64) -> bool {
+        if references > self.ours {
+            self.was_used = true;
+        }
+        self.ours > 0 && self.was_used && references <= self.ours
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LastUser;
+
+    #[test]
+    fn a_module_nobody_has_used_is_held() {
+        let mut last = LastUser::new(0, 8);
+        assert!(!last.is_us(8));
+    }
+
+    #[test]
+    fn the_last_user_lets_go() {
+        let mut last = LastUser::new(0, 8);
+        assert!(!last.is_us(9), "a scheduler came");
+        assert!(last.is_us(8), "and went");
+        let mut last = LastUser::new(2, 10);
+        assert!(!last.is_us(10));
+        assert!(last.is_us(8));
+    }
+
+    #[test]
+    fn kprobes_hold_nothing() {
+        let mut last = LastUser::new(2, 2);
+        assert!(!last.is_us(0));
+    }
+}

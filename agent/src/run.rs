@@ -1,0 +1,508 @@
+//! The two verbs that observe: waits for IPVS, attaches, and keeps the observer going.
+//!
+//! The only file that sleeps, waits for signals, or decides when to stop.
+
+use std::io::{self, Stdout};
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_common::attempt::{ATTEMPTS_MAX, PENDING_MAX};
+use agent_common::config::{ALL_DECISIONS, Config, FINDINGS};
+use agent_common::count::COUNTS_MAX;
+use agent_common::layout::{ABSENT, FIELDS, KernelLayout};
+use agent_common::record::RING_BYTES;
+use agent_common::stat::Stat;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+
+use crate::clock::{MonoNs, WallAnchor};
+use crate::correlate::{ATTEMPTS_HELD_MAX, Correlator, Finding, WINDOW_EVENTS_MAX};
+use crate::doctor::facts::Facts;
+use crate::doctor::gather::gather;
+use crate::doctor::rules::prerequisites;
+use crate::error::Failure;
+use crate::observer::{Observer, Session, Sink};
+use crate::outputs::http::{self, Shown};
+use crate::outputs::log::Limiter;
+use crate::outputs::metrics::{BuildInfo, CountSource, Metrics, SERIES_MAX};
+use crate::outputs::trace;
+use crate::probes::attach::{Loaded, Programs, Wanted, load};
+use crate::probes::counters::{Carried, Counters};
+use crate::probes::module::{self, LastUser, Loading};
+use crate::probes::table::{IPVS_MODULE, PROBES, Way};
+use crate::settings::{Attach, Emit, Format, Settings};
+use crate::source::ring::RingSource;
+use crate::status::{ProbeState, ProbeStatus, SharedStatus, State, Status};
+
+/// Where the node's own files are.
+const ROOT: &str = "/";
+
+/// How soon a loaded module is noticed.
+const MODULE_POLL: Duration = Duration::from_millis(250);
+
+/// How long a module is left alone after everybody else has: time for `rmmod` to be tried again.
+const LET_GO: Duration = Duration::from_secs(5);
+
+/// How often the numbers of `/status` are brought up to date.
+const STATUS_PERIOD: Duration = Duration::from_secs(1);
+
+/// `ipvs-lens run`: observes until asked to stop, and serves what it sees.
+///
+/// # Errors
+/// [`Failure`] with the exit status; nothing of ours is left in the kernel then.
+pub fn run(settings: &Settings) -> Result<(), Failure> {
+    let facts = observable()?;
+    runtime()?.block_on(async {
+        let listener = http::bind(settings.listen).await.map_err(Failure::failed)?;
+        let agent = Agent::new(settings, &facts);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, agent.shown(), stopped));
+        let outcome = agent.observe(Log::default()).await;
+        drop(stop);
+        drop(server.await);
+        outcome
+    })
+}
+
+/// `ipvs-lens trace`: prints findings until asked to stop.
+///
+/// # Errors
+/// As [`run`].
+pub fn trace(settings: &Settings) -> Result<(), Failure> {
+    let facts = observable()?;
+    let lines = Lines {
+        out: io::stdout(),
+        format: settings.format,
+    };
+    runtime()?.block_on(Agent::new(settings, &facts).observe(lines))
+}
+
+/// What this node is, once nothing stands in the way of observing it.
+fn observable() -> Result<Facts, Failure> {
+    let facts = gather(Path::new(ROOT));
+    prerequisites(&facts).map_err(Failure::cannot_observe)?;
+    Ok(facts)
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))
+}
+
+async fn serve(listener: TcpListener, shown: Shown, stopped: oneshot::Receiver<()>) {
+    http::serve(listener, shown, async {
+        // The sender is dropped, never used: its end is the signal.
+        drop(stopped.await);
+    })
+    .await;
+}
+
+/// What both verbs share.
+struct Agent<'a> {
+    settings: &'a Settings,
+    release: String,
+    metrics: Arc<Metrics>,
+    status: SharedStatus,
+}
+
+impl<'a> Agent<'a> {
+    fn new(settings: &'a Settings, facts: &Facts) -> Self {
+        let release = facts.release.clone().unwrap_or_default();
+        let metrics = Arc::new(Metrics::new(BuildInfo::THIS));
+        metrics.set_probes(probe_statuses(Way::Fexit, ProbeState::Disabled, None));
+        let status = SharedStatus::new(Status {
+            version: BuildInfo::THIS.version.to_owned(),
+            reason: Some("starting".to_owned()),
+            kernel: release.clone(),
+            probes: probe_statuses(Way::Fexit, ProbeState::Disabled, None),
+            limits: limits().collect(),
+            ..Status::default()
+        });
+        Self {
+            settings,
+            release,
+            metrics,
+            status,
+        }
+    }
+
+    fn shown(&self) -> Shown {
+        Shown {
+            metrics: Arc::clone(&self.metrics),
+            status: self.status.clone(),
+        }
+    }
+
+    /// Waits for IPVS, observes it as often as it comes, and drains when asked to stop.
+    async fn observe<S: Sink>(&self, sink: S) -> Result<(), Failure> {
+        let mut stop = StopSignals::listen()?;
+        let correlator = Correlator::new(self.settings.emit == Emit::All);
+        let mut observer = Observer::new(
+            correlator,
+            Arc::clone(&self.metrics),
+            self.status.clone(),
+            sink,
+        );
+        let mut carried = Carried::default();
+        loop {
+            if !self.module_comes(&mut observer, &mut stop).await? {
+                break;
+            }
+            let (mut session, counters, watch) = self.attach(carried)?;
+            let end = self
+                .keep_going(&mut observer, &mut session, watch, &mut stop)
+                .await?;
+            session.programs.detach();
+            printed(observer.drain(&mut session, MonoNs::now()))?;
+            carried = counters.carry().map_err(Failure::failed)?;
+            if !self.goes_on_after(end, &mut stop).await {
+                break;
+            }
+        }
+        self.status.update(|status| status.state = State::Stopping);
+        printed(observer.finish(MonoNs::now())).map(|_| ())
+    }
+
+    /// Returns once the module is there, `false` when asked to stop before.
+    async fn module_comes<S: Sink>(
+        &self,
+        observer: &mut Observer<S>,
+        stop: &mut StopSignals,
+    ) -> Result<bool, Failure> {
+        if module::loading().is_none() {
+            let reason = format!("module {IPVS_MODULE} is not loaded yet; waiting for it");
+            log::warn!("{reason}");
+            self.not_observing(State::Waiting, reason);
+        }
+        while module::loading().is_none() {
+            if !printed(observer.advance(MonoNs::now()))? {
+                return Ok(false);
+            }
+            tokio::select! {
+                () = stop.asked() => return Ok(false),
+                () = sleep(MODULE_POLL) => {}
+            }
+        }
+        Ok(true)
+    }
+
+    fn attach(&self, carried: Carried) -> Result<(Session, Arc<Counters>, Watch), Failure> {
+        let loading = module::loading();
+        let references = module::references().unwrap_or(0);
+        let Loaded {
+            events,
+            counters,
+            mut programs,
+        } = load(&self.wanted(), carried).map_err(Failure::cannot_observe)?;
+        programs.attach().map_err(Failure::cannot_observe)?;
+        let last_user = LastUser::new(references, module::references().unwrap_or(0));
+        let source: Arc<dyn CountSource> = Arc::clone(&counters) as _;
+        self.metrics.set_source(Some(source));
+        self.observing(&programs);
+        let session = Session {
+            programs,
+            ring: RingSource::new(events),
+        };
+        Ok((session, counters, Watch { loading, last_user }))
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            config: Config {
+                emit_decisions: match self.settings.emit {
+                    Emit::Findings => FINDINGS,
+                    Emit::All => ALL_DECISIONS,
+                },
+                emit_syn_drops: 1,
+                has_drop_reasons: 0,
+            },
+            logs: self.settings.kernel_log,
+            attach: self.settings.attach,
+            btf_file: self.settings.btf.clone(),
+            release: self.release.clone(),
+        }
+    }
+
+    fn observing(&self, programs: &Programs) {
+        let probes = probe_statuses(programs.way(), ProbeState::Active, None);
+        self.metrics.set_probes(probes.clone());
+        self.status.update(|status| {
+            status.state = State::Armed;
+            status.reason = None;
+            status.probes = probes;
+            status.types = programs.types_origin();
+            status.layout = layout_by_name(programs.layout()).collect();
+        });
+        let (way, origin) = (programs.way().word(), programs.types_origin());
+        log::info!(
+            "{} probes attached by {way}; offsets from {origin}",
+            PROBES.len()
+        );
+    }
+
+    fn not_observing(&self, state: State, reason: String) {
+        let way = match self.settings.attach {
+            Attach::Only(way) => way,
+            Attach::Auto => Way::Fexit,
+        };
+        let probes = probe_statuses(way, ProbeState::Disabled, Some(&reason));
+        self.metrics.set_probes(probes.clone());
+        self.status.update(|status| {
+            status.state = state;
+            status.reason = Some(reason);
+            status.probes = probes;
+        });
+    }
+
+    /// What follows the end of a session; `false` to stop.
+    async fn goes_on_after(&self, end: End, stop: &mut StopSignals) -> bool {
+        match end {
+            End::Asked => return false,
+            End::ModuleGone => {
+                log::warn!("module {IPVS_MODULE} was unloaded: observation interrupted");
+                self.status.update(|status| status.gaps += 1);
+            }
+            End::LastUser => {
+                let reason = format!(
+                    "nobody uses module {IPVS_MODULE} any more; let go of it for {} s",
+                    LET_GO.as_secs()
+                );
+                log::info!("{reason}");
+                self.not_observing(State::Waiting, reason);
+                self.status.update(|status| status.gaps += 1);
+                return let_go(stop).await;
+            }
+            End::Contradicted => {
+                let reason = "an entry did not carry the addresses of the packet that asked for \
+                    it: the layout is wrong for this kernel, nothing is reported any more; give \
+                    the right types with --btf FILE";
+                log::error!("{reason}");
+                self.not_observing(State::Refused, reason.to_owned());
+                stop.asked().await;
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn keep_going<S: Sink>(
+        &self,
+        observer: &mut Observer<S>,
+        session: &mut Session,
+        mut watch: Watch,
+        stop: &mut StopSignals,
+    ) -> Result<End, Failure> {
+        let ring = RingFd(session.ring.as_raw_fd());
+        // SAFETY: the session outlives this function, and with it the ring's descriptor.
+        let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+        let ring = registered
+            .map_err(|error| Failure::failed(format!("cannot watch the event ring: {error}")))?;
+        let mut drain = ticks(self.settings.drain_period);
+        let mut refresh = ticks(STATUS_PERIOD);
+        let mut module = ticks(MODULE_POLL);
+        loop {
+            tokio::select! {
+                () = stop.asked() => break Ok(End::Asked),
+                _ = drain.tick() => {}
+                // The kernel wakes us before the timer only when the ring is half full.
+                ready = ring.readable() => {
+                    if let Ok(mut ready) = ready {
+                        ready.clear_ready();
+                    }
+                }
+                _ = refresh.tick() => {
+                    observer.refresh(session, MonoNs::now());
+                    if session.programs.stat(Stat::LayoutContradicted) > 0 {
+                        break Ok(End::Contradicted);
+                    }
+                }
+                _ = module.tick() => {
+                    if let Some(end) = watch.end() {
+                        break Ok(end);
+                    }
+                }
+            }
+            if !printed(observer.drain(session, MonoNs::now()))? {
+                break Ok(End::Asked);
+            }
+        }
+    }
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// A signal, or nobody reads our lines any more.
+    Asked,
+    /// The module is gone, or is another one.
+    ModuleGone,
+    /// Only we still hold the module.
+    LastUser,
+    /// The kernel programs found the layout wrong.
+    Contradicted,
+}
+
+/// The module of one session.
+struct Watch {
+    loading: Option<Loading>,
+    last_user: LastUser,
+}
+
+impl Watch {
+    fn end(&mut self) -> Option<End> {
+        if module::loading() != self.loading {
+            return Some(End::ModuleGone);
+        }
+        let references = module::references()?;
+        self.last_user.is_us(references).then_some(End::LastUser)
+    }
+}
+
+/// Stays off the module for [`LET_GO`], less if it goes or is used again; `false` to stop.
+async fn let_go(stop: &mut StopSignals) -> bool {
+    let until = MonoNs::now() + LET_GO;
+    while MonoNs::now() < until && module::references() == Some(0) {
+        tokio::select! {
+            () = stop.asked() => return false,
+            () = sleep(MODULE_POLL) => {}
+        }
+    }
+    true
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Whether lines can still be told; a reader that has seen enough, as `head` does, is no failure.
+fn printed(told: io::Result<()>) -> Result<bool, Failure> {
+    match told {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::failed(format!("cannot print findings: {error}"))),
+    }
+}
+
+/// The ring's descriptor, borrowed from a session for as long as it is watched.
+struct RingFd(RawFd);
+
+impl AsRawFd for RingFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self, Failure> {
+        let on = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))
+        };
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Findings as rate-limited log lines.
+#[derive(Default)]
+struct Log {
+    limiter: Limiter,
+}
+
+impl Sink for Log {
+    fn finding(&mut self, now: MonoNs, finding: &Finding, _: &WallAnchor) -> io::Result<()> {
+        for line in self.limiter.lines(now, finding) {
+            log::warn!("{line}");
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: MonoNs) {
+        for line in self.limiter.suppressed(now) {
+            log::warn!("{line}");
+        }
+    }
+
+    fn finish(&mut self) {
+        for line in self.limiter.finish() {
+            log::warn!("{line}");
+        }
+    }
+}
+
+/// Findings as lines on stdout.
+struct Lines {
+    out: Stdout,
+    format: Format,
+}
+
+impl Sink for Lines {
+    fn finding(&mut self, _: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()> {
+        trace::write_line(&mut self.out, finding, clocks, self.format)
+    }
+
+    fn tick(&mut self, _now: MonoNs) {}
+
+    fn finish(&mut self) {}
+}
+
+fn probe_statuses(way: Way, state: ProbeState, reason: Option<&str>) -> Vec<ProbeStatus> {
+    PROBES
+        .iter()
+        .map(|probe| ProbeStatus {
+            name: probe.name.to_owned(),
+            via: probe.via(way).to_owned(),
+            state,
+            reason: reason.map(str::to_owned),
+        })
+        .collect()
+}
+
+fn layout_by_name(layout: &KernelLayout) -> impl Iterator<Item = (String, u16)> {
+    FIELDS
+        .iter()
+        .zip(layout.offsets())
+        .filter(|(_, offset)| *offset != ABSENT)
+        .map(|(field, offset)| (format!("{}.{}", field.structure, field.path), offset))
+}
+
+fn limits() -> impl Iterator<Item = (String, u64)> {
+    let sizes = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+    [
+        ("kernel_counts", u64::from(COUNTS_MAX)),
+        ("kernel_attempts", u64::from(ATTEMPTS_MAX)),
+        ("kernel_pending", u64::from(PENDING_MAX)),
+        ("ring_bytes", u64::from(RING_BYTES)),
+        ("correlator_attempts", sizes(ATTEMPTS_HELD_MAX)),
+        ("correlator_window_events", sizes(WINDOW_EVENTS_MAX)),
+        ("series_per_family", sizes(SERIES_MAX)),
+    ]
+    .into_iter()
+    .map(|(name, limit)| (name.to_owned(), limit))
+}

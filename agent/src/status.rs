@@ -1,0 +1,178 @@
+//! Health as data: what `/status` and `/readyz` say, and the probe metric shows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::Serialize;
+
+/// What the agent as a whole is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Not attached yet: see [`Status::reason`].
+    #[default]
+    Waiting,
+    /// Attached and observing.
+    Armed,
+    /// Not observing, because what was observed contradicts what is known of this kernel.
+    Refused,
+    /// Asked to stop: draining what is in flight.
+    Stopping,
+}
+
+impl State {
+    /// The word in JSON and text.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Armed => "armed",
+            Self::Refused => "refused",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// What one probe is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeState {
+    /// Attached.
+    Active,
+    /// Not attached, and nothing is wrong with that.
+    #[default]
+    Disabled,
+    /// Could not be attached: see [`ProbeStatus::reason`].
+    Failed,
+}
+
+/// One probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProbeStatus {
+    /// Its name, as in the metric's `probe` label.
+    pub name: String,
+    /// How it is attached: `fexit`, `fentry`, `kprobe` or `tracepoint`.
+    pub via: String,
+    /// What it is doing.
+    pub state: ProbeState,
+    /// Why it is not active.
+    pub reason: Option<String>,
+}
+
+/// Events so far, by fate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EventsStatus {
+    /// Records the kernel programs tried to write.
+    pub emitted: u64,
+    /// Records read.
+    pub received: u64,
+    /// Attempts whose outcome is awaited.
+    pub attempts_held: u64,
+    /// Events read out of order, handled all the same.
+    pub late: u64,
+    /// Losses by reason; only those above 0.
+    pub lost: BTreeMap<String, u64>,
+}
+
+/// Everything `/status` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// What it is doing.
+    pub state: State,
+    /// Why it is not armed.
+    pub reason: Option<String>,
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// Where the types of the ip_vs module came from.
+    pub types: String,
+    /// Times observation was interrupted, because the module was unloaded or let go.
+    pub gaps: u64,
+    /// Where the kernel keeps what is read: offset by field, absent fields left out.
+    pub layout: BTreeMap<String, u16>,
+    /// Every probe.
+    pub probes: Vec<ProbeStatus>,
+    /// Events so far.
+    pub events: EventsStatus,
+    /// The bounds of every table, by name.
+    pub limits: BTreeMap<String, u64>,
+}
+
+/// The status as several tasks see it: cheap to clone, one value behind it.
+#[derive(Clone, Debug, Default)]
+pub struct SharedStatus(Arc<RwLock<Status>>);
+
+impl SharedStatus {
+    /// Starts with `status`.
+    #[must_use]
+    pub fn new(status: Status) -> Self {
+        Self(Arc::new(RwLock::new(status)))
+    }
+
+    /// A copy of the status now.
+    #[must_use]
+    pub fn get(&self) -> Status {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Changes the status.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn the_json_is_stable() {
+        let shared = SharedStatus::default();
+        shared.update(|status| {
+            status.version = "0.1.0".to_owned();
+            status.reason = Some("ip_vs is not loaded".to_owned());
+            status.probes.push(ProbeStatus {
+                name: "lookup".to_owned(),
+                via: "fexit".to_owned(),
+                state: ProbeState::Failed,
+                reason: Some("no such function".to_owned()),
+            });
+            status.events.lost.insert("ring_full".to_owned(), 2);
+        });
+        expect![[r#"
+            {
+              "version": "0.1.0",
+              "state": "waiting",
+              "reason": "ip_vs is not loaded",
+              "kernel": "",
+              "types": "",
+              "gaps": 0,
+              "layout": {},
+              "probes": [
+                {
+                  "name": "lookup",
+                  "via": "fexit",
+                  "state": "failed",
+                  "reason": "no such function"
+                }
+              ],
+              "events": {
+                "emitted": 0,
+                "received": 0,
+                "attempts_held": 0,
+                "late": 0,
+                "lost": {
+                  "ring_full": 2
+                }
+              },
+              "limits": {}
+            }"#]]
+        .assert_eq(&serde_json::to_string_pretty(&shared.get()).unwrap());
+    }
+}

@@ -1,0 +1,102 @@
+//! The binary from outside: one clear line and the promised exit status, on any host.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn ipvs_lens(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ipvs-lens"))
+        .args(arguments)
+        .env_clear()
+        .output()
+        .unwrap()
+}
+
+fn status_and_stderr(arguments: &[&str]) -> (i32, String) {
+    let output = ipvs_lens(arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), stderr)
+}
+
+/// A configuration file of this test's own, removed at the end.
+struct Config(PathBuf);
+
+impl Config {
+    fn new(name: &str, text: &str) -> Self {
+        let name = format!("ipvs-lens-cli-{name}-{}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn an_unknown_flag_is_usage() {
+    let (status, stderr) = status_and_stderr(&["run", "--frob"]);
+    assert_eq!(status, 2);
+    let first = stderr.lines().next().unwrap();
+    assert_eq!(first, "error: unexpected argument '--frob' found");
+}
+
+#[test]
+fn a_missing_verb_is_usage() {
+    assert_eq!(status_and_stderr(&[]).0, 2);
+}
+
+#[test]
+fn an_unreadable_configuration_is_usage() {
+    assert_eq!(
+        status_and_stderr(&["run", "--config", "/nonexistent/x.toml"]),
+        (
+            2,
+            "ipvs-lens: cannot read the configuration file /nonexistent/x.toml: \
+             No such file or directory (os error 2)\n"
+                .to_owned()
+        )
+    );
+}
+
+#[test]
+fn an_unknown_key_names_key_and_file() {
+    let config = Config::new("key", "port = 1\n");
+    let (status, stderr) = status_and_stderr(&["trace", "--config", config.path()]);
+    assert_eq!(status, 2);
+    let wanted = format!(
+        "ipvs-lens: unknown key port in {}, wanted one of ",
+        config.path()
+    );
+    assert!(stderr.starts_with(&wanted), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1);
+}
+
+#[test]
+fn a_bad_value_names_its_flag() {
+    assert_eq!(
+        status_and_stderr(&["run", "--listen", "nowhere"]),
+        (
+            2,
+            "ipvs-lens: --listen is \"nowhere\", wanted ADDR:PORT\n".to_owned()
+        )
+    );
+}
+
+#[test]
+fn the_doctor_exits_as_it_reports() {
+    let output = ipvs_lens(&["doctor", "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let status = output.status.code().map(i64::from);
+    assert_eq!(report["exit_status"].as_i64(), status);
+    assert!(matches!(status, Some(0 | 1 | 3)));
+    assert_eq!(report["rules"][0]["id"], "kernel");
+}
