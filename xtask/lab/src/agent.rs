@@ -1,0 +1,174 @@
+//! The agent under test, as a user meets it: its binary, its flags, its HTTP, its exit status.
+//!
+//! Must not know how the agent is built; what is used here is promised to users.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::expect::Expected;
+use crate::http::{self, Response};
+use crate::process::{Finished, Process};
+use crate::scrape::Scrape;
+use crate::wait;
+
+/// Where the agent's binary is in the guest.
+pub const BINARY: &str = "/bin/ipvs-lens";
+/// Where `run` listens by default.
+pub const LISTEN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9_742);
+/// Output of the last agent started.
+const STDOUT: &str = "/tmp/agent.stdout";
+/// Log of the last agent started; shown when a scenario fails.
+pub const LOG: &str = "/tmp/agent.stderr";
+/// Reading BTF and loading programs takes seconds under emulation.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+/// How long the numbers may take to reach the expected values.
+const EXPECT_LIMIT: Duration = Duration::from_secs(15);
+/// After that, how long they must stay: what would be counted twice comes late.
+const SETTLE: Duration = Duration::from_millis(700);
+
+/// A running `ipvs-lens run`; killed when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Agent {
+    /// Starts it with its defaults and waits until it says it is ready.
+    ///
+    /// # Errors
+    /// It ended or is not ready in time.
+    pub fn start() -> Result<Self> {
+        let mut agent = Self::spawn()?;
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    /// Starts it with its defaults and returns at once.
+    ///
+    /// # Errors
+    /// The binary cannot be started.
+    pub fn spawn() -> Result<Self> {
+        let mut command = Command::new(BINARY);
+        Process::start(command.arg("run"), Path::new(STDOUT), Path::new(LOG)).map(|process| Self {
+            process,
+            address: LISTEN.into(),
+        })
+    }
+
+    /// Waits for `/readyz` to answer 200.
+    ///
+    /// # Errors
+    /// It ended or is not ready in time.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        self.wait_readyz(200).map(drop)
+    }
+
+    /// Waits for `/readyz` to answer with `status`.
+    ///
+    /// # Errors
+    /// It ended or does not answer so in time.
+    pub fn wait_readyz(&mut self, status: u16) -> Result<Response> {
+        wait::until(&format!("/readyz to answer {status}"), READY_LIMIT, || {
+            // Waiting on for a process that has ended would be in vain.
+            if let Err(ended) = self.process.ensure_running() {
+                return Ok(Err(ended));
+            }
+            let ready = self.get("/readyz")?;
+            ensure!(
+                ready.status == status,
+                "/readyz: {} {}",
+                ready.status,
+                ready.body.trim()
+            );
+            Ok(Ok(ready))
+        })?
+    }
+
+    /// Asks the agent's HTTP server.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn get(&self, path: &str) -> Result<Response> {
+        http::get(self.address, path)
+    }
+
+    /// `/status` as JSON.
+    ///
+    /// # Errors
+    /// It does not answer with 200 and JSON.
+    pub fn status(&self) -> Result<Value> {
+        let answer = self.get("/status")?;
+        ensure!(answer.status == 200, "/status: {}", answer.status);
+        serde_json::from_str(&answer.body).with_context(|| format!("/status is {:?}", answer.body))
+    }
+
+    /// Scrapes `/metrics`.
+    ///
+    /// # Errors
+    /// It does not answer with 200 and an exposition.
+    pub fn scrape(&self) -> Result<Scrape> {
+        let answer = self.get("/metrics")?;
+        ensure!(answer.status == 200, "/metrics: {}", answer.status);
+        Scrape::parse(&answer.body)
+    }
+
+    /// Waits until the metrics are exactly as expected, and sees that they stay so.
+    ///
+    /// # Errors
+    /// Names every number that differs.
+    pub fn expect(&self, expected: &Expected) -> Result<()> {
+        wait::until("the expected counts", EXPECT_LIMIT, || {
+            expected.check(&self.scrape()?)
+        })?;
+        std::thread::sleep(SETTLE);
+        expected
+            .check(&self.scrape()?)
+            .context("the counts did not stay")
+    }
+
+    /// Asks it to stop and wants exit status 0.
+    ///
+    /// # Errors
+    /// It does not stop in time, or with another status.
+    pub fn terminate(self) -> Result<()> {
+        self.process.terminate()
+    }
+
+    /// Kills it without asking.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn kill(self) -> Result<()> {
+        self.process.kill()
+    }
+}
+
+/// Starts the agent with `args`, not necessarily `run`; its output is kept for [`Process::stdout`].
+///
+/// # Errors
+/// The binary cannot be started.
+pub fn start_with(args: &[&str]) -> Result<Process> {
+    start_command(Command::new(BINARY).args(args))
+}
+
+/// Runs the agent with `args` until it ends by itself.
+///
+/// # Errors
+/// The binary cannot be started, or does not end in time.
+pub fn finish(args: &[&str]) -> Result<Finished> {
+    start_with(args)?.finish()
+}
+
+/// As [`start_with`], for a command prepared by the caller.
+///
+/// # Errors
+/// As [`start_with`].
+pub fn start_command(command: &mut Command) -> Result<Process> {
+    Process::start(command, Path::new(STDOUT), Path::new(LOG))
+}

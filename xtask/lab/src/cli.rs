@@ -1,0 +1,131 @@
+//! The subcommands, for init and for a person in the guest's shell.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::demo;
+use crate::director::{self, Transport};
+use crate::lab::Lab;
+use crate::scenarios::{self, SCENARIOS};
+use crate::socket::Close;
+use crate::topology::{self, CLIENT, CLIENT_NETNS, Topology, VIP};
+use crate::traffic::{self, Plan, Protocol};
+
+#[derive(Parser)]
+#[command(about = "Tools of the test guest")]
+enum Cli {
+    /// Lists the scenarios.
+    List,
+    /// Plays one scenario in a fresh lab.
+    Scenario {
+        /// A name that `lab list` shows.
+        name: String,
+    },
+    /// Plays the incident for a person, in three acts.
+    Demo,
+    /// Builds the lab's network and serves until Enter is pressed, or removes it.
+    #[command(subcommand)]
+    Topology(TopologyCommand),
+    /// Makes connections from chosen source ports and prints the report as JSON.
+    Traffic(Traffic),
+}
+
+#[derive(Subcommand)]
+enum TopologyCommand {
+    /// Builds it, loads ip_vs with a TCP and a UDP service on the VIP, and waits for Enter.
+    Up,
+    /// Removes what is left of it.
+    Down,
+}
+
+#[derive(clap::Args)]
+struct Traffic {
+    /// Network namespace to run in; `-` for this one.
+    #[arg(long, default_value = CLIENT_NETNS)]
+    netns: String,
+    /// Client's address.
+    #[arg(long, default_value_t = CLIENT)]
+    source: Ipv4Addr,
+    /// Where to connect to.
+    #[arg(long, default_value_t = VIP)]
+    target: SocketAddrV4,
+    /// Transport.
+    #[arg(long, value_enum, default_value = "tcp")]
+    protocol: Protocol,
+    /// First source port.
+    #[arg(long, default_value_t = 40_000)]
+    port: u16,
+    /// Number of source ports.
+    #[arg(long, default_value_t = 1)]
+    ports: u16,
+    /// How often each port is used.
+    #[arg(long, default_value_t = 1)]
+    rounds: u32,
+    /// Connections at the same time.
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+    /// How the client closes.
+    #[arg(long, value_enum, default_value = "clean")]
+    close: Close,
+    /// Gives up connecting after so many seconds.
+    #[arg(long, default_value_t = 20)]
+    timeout_seconds: u64,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// The subcommand's.
+pub fn run() -> Result<()> {
+    match Cli::parse() {
+        Cli::List => {
+            for scenario in SCENARIOS {
+                println!("{:<14} {}", scenario.name, scenario.doc);
+            }
+            Ok(())
+        }
+        Cli::Scenario { name } => Lab::play(scenarios::find(&name)?.run),
+        Cli::Demo => demo::run(),
+        Cli::Topology(TopologyCommand::Up) => serve_by_hand(),
+        Cli::Topology(TopologyCommand::Down) => {
+            director::reset();
+            topology::remove();
+            director::ensure_reset()
+        }
+        Cli::Traffic(arguments) => print_report(&arguments),
+    }
+}
+
+fn serve_by_hand() -> Result<()> {
+    let topology = Topology::up()?;
+    director::load(&[])?;
+    for transport in [Transport::Tcp, Transport::Udp] {
+        director::add_service(transport, &topology::REAL_SERVERS)?;
+    }
+    println!("{VIP} is served; press Enter to take it down");
+    std::io::stdin().read_line(&mut String::new())?;
+    director::reset();
+    topology.down()
+}
+
+fn print_report(arguments: &Traffic) -> Result<()> {
+    let plan = Plan {
+        source: arguments.source,
+        target: arguments.target,
+        protocol: arguments.protocol,
+        ports: (0..arguments.ports)
+            .map(|offset| arguments.port.wrapping_add(offset))
+            .collect(),
+        rounds: arguments.rounds,
+        workers: arguments.workers,
+        close: arguments.close,
+        timeout: Duration::from_secs(arguments.timeout_seconds),
+    };
+    let netns = (arguments.netns != "-").then_some(arguments.netns.as_str());
+    let report = traffic::run(netns, &plan)?;
+    println!("{}", serde_json::to_string_pretty(&report)?);
+    Ok(())
+}

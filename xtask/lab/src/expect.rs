@@ -1,0 +1,224 @@
+//! What the agent's metrics must say, to the last number: what is not expected must be zero. Pure.
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, bail};
+
+use crate::scrape::{Sample, Scrape};
+use crate::topology::{RealServer, VIP};
+
+const CONNECTIONS: &str = "ipvs_lens_connections_total";
+const STALE: &str = "ipvs_lens_stale_connections_total";
+const SYN_DROPS: &str = "ipvs_lens_syn_drops_total";
+const DELAY_COUNT: &str = "ipvs_lens_connect_delay_seconds_count";
+const NEW_CONNECTIONS: &str = "ipvs_lens_new_connections_total";
+const LOST: &str = "ipvs_lens_events_lost_total";
+
+/// Families in which every series that is not expected must be 0.
+const EXACT: [&str; 5] = [LOST, CONNECTIONS, STALE, SYN_DROPS, DELAY_COUNT];
+
+/// A set of series with their values; expecting 0 is the same as expecting nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    series: Vec<Series>,
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// One series with its value, not 0.
+#[derive(Clone, Debug)]
+struct Series {
+    name: &'static str,
+    labels: Labels,
+    count: u64,
+}
+
+impl std::fmt::Display for Series {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let labels = self.labels.iter().map(|(k, v)| format!("{k}={v:?}"));
+        write!(
+            out,
+            "{}{{{}}}",
+            self.name,
+            labels.collect::<Vec<_>>().join(",")
+        )
+    }
+}
+
+impl Expected {
+    /// Nothing counted.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// `count` attempts on the lab's TCP service with this decision.
+    #[must_use]
+    pub fn decision(self, decision: &'static str, count: usize) -> Self {
+        self.service_series(CONNECTIONS, ("decision", decision), count)
+    }
+
+    /// `count` attempts sent to this stale real server.
+    #[must_use]
+    pub fn stale(mut self, rs: RealServer, cause: &'static str, count: usize) -> Self {
+        let mut labels = real_server_labels(rs);
+        labels.push(("cause", cause.to_owned()));
+        self.push(STALE, labels, count);
+        self
+    }
+
+    /// `count` connections that the scheduler or an old entry gave to this real server.
+    #[must_use]
+    pub fn new_connections(mut self, rs: RealServer, count: usize) -> Self {
+        self.push(NEW_CONNECTIONS, real_server_labels(rs), count);
+        self
+    }
+
+    /// `count` SYN packets to the lab's TCP service that died for this cause.
+    #[must_use]
+    pub fn syn_drops(self, cause: &'static str, count: usize) -> Self {
+        self.service_series(SYN_DROPS, ("cause", cause), count)
+    }
+
+    /// `count` SYN packets that died for this cause under addresses that are no service's.
+    #[must_use]
+    pub fn syn_drops_elsewhere(mut self, cause: &'static str, count: usize) -> Self {
+        let mut labels: Labels = service_labels();
+        for (_, value) in &mut labels {
+            value.clear();
+        }
+        labels.push(("cause", cause.to_owned()));
+        self.push(SYN_DROPS, labels, count);
+        self
+    }
+
+    /// `count` attempts delayed for this cause.
+    #[must_use]
+    pub fn delays(self, cause: &'static str, count: usize) -> Self {
+        self.service_series(DELAY_COUNT, ("cause", cause), count)
+    }
+
+    fn service_series(
+        mut self,
+        family: &'static str,
+        label: (&'static str, &str),
+        count: usize,
+    ) -> Self {
+        let mut labels = service_labels();
+        labels.push((label.0, label.1.to_owned()));
+        self.push(family, labels, count);
+        self
+    }
+
+    fn push(&mut self, family: &'static str, labels: Labels, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        if count > 0 {
+            self.series.push(Series {
+                name: family,
+                labels,
+                count,
+            });
+        }
+    }
+
+    /// # Errors
+    /// Lists what is missing, what differs and what should not be there.
+    pub fn check(&self, scrape: &Scrape) -> Result<()> {
+        self.check_exact(scrape, &EXACT)
+    }
+
+    /// As [`Self::check`], for a caller that accounts for lost events itself.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_but_lost(&self, scrape: &Scrape) -> Result<()> {
+        self.check_exact(scrape, &EXACT[1..])
+    }
+
+    fn check_exact(&self, scrape: &Scrape, exact: &[&str]) -> Result<()> {
+        let mut wrong = String::new();
+        let mut met: Vec<&Sample> = Vec::new();
+        for series in &self.series {
+            let labels: Vec<_> = series
+                .labels
+                .iter()
+                .map(|(k, v)| (*k, v.as_str()))
+                .collect();
+            met.extend(scrape.select(series.name, &labels));
+            let found = scrape.count(series.name, &labels)?;
+            if found != series.count {
+                let _ = writeln!(wrong, "  {series}: {found}, want {}", series.count);
+            }
+        }
+        for sample in scrape.non_zero(exact) {
+            if !met.contains(&sample) {
+                let _ = writeln!(wrong, "  not expected: {sample}");
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        bail!("the agent's counts differ:\n{wrong}")
+    }
+}
+
+fn service_labels() -> Labels {
+    vec![
+        ("proto", "TCP".to_owned()),
+        ("local_address", VIP.ip().to_string()),
+        ("local_port", VIP.port().to_string()),
+        ("local_mark", String::new()),
+    ]
+}
+
+fn real_server_labels(rs: RealServer) -> Labels {
+    let mut labels = service_labels();
+    labels.push(("remote_address", rs.address().ip().to_string()));
+    labels.push(("remote_port", rs.address().port().to_string()));
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::{RS1, RS2};
+
+    const TEXT: &str = r#"
+ipvs_lens_connections_total{proto="TCP",local_address="10.96.0.10",local_port="80",local_mark="",decision="reused_stale"} 3
+ipvs_lens_connections_total{proto="TCP",local_address="10.96.0.10",local_port="80",local_mark="",decision="dropped"} 0
+ipvs_lens_stale_connections_total{proto="TCP",local_address="10.96.0.10",local_port="80",local_mark="",remote_address="10.1.1.2",remote_port="8080",cause="port_reuse"} 3
+ipvs_lens_syn_drops_total{proto="TCP",local_address="10.96.0.10",local_port="80",local_mark="",cause="ipvs_reuse"} 0
+"#;
+
+    fn check(expected: &Expected) -> String {
+        expected
+            .check(&Scrape::parse(TEXT).unwrap())
+            .map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn exact_counts_pass() {
+        let expected = Expected::none()
+            .decision("reused_stale", 3)
+            .stale(RS1, "port_reuse", 3)
+            .syn_drops("ipvs_reuse", 0);
+        assert_eq!(check(&expected), "");
+    }
+
+    #[test]
+    fn a_different_count_fails() {
+        let expected = Expected::none()
+            .decision("reused_stale", 2)
+            .stale(RS1, "port_reuse", 3);
+        assert!(check(&expected).contains("3, want 2"));
+    }
+
+    #[test]
+    fn what_is_missing_or_not_expected_fails() {
+        let expected = Expected::none()
+            .decision("reused_stale", 3)
+            .stale(RS2, "port_reuse", 3);
+        let wrong = check(&expected);
+        assert!(wrong.contains("0, want 3"), "{wrong}");
+        assert!(wrong.contains("not expected: ipvs_lens_stale"), "{wrong}");
+    }
+}

@@ -1,0 +1,40 @@
+//! Everything that runs inside the test guest: as PID 1 its init, else a tool for use by hand.
+
+mod agent;
+mod bpf;
+mod cli;
+mod cmdline;
+mod command;
+mod demo;
+mod director;
+mod expect;
+mod http;
+mod init;
+mod lab;
+mod netns;
+mod process;
+mod report;
+mod results;
+mod scenarios;
+mod scrape;
+mod server;
+mod socket;
+mod sysctl;
+mod topology;
+mod traffic;
+mod wait;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::run();
+    }
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A process under test: started, watched, ended, and never left running.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::wait;
+
+/// From SIGTERM to the exit.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// For a program that ends by itself; reading BTF takes seconds under emulation.
+const FINISH_LIMIT: Duration = Duration::from_secs(120);
+
+/// A finished process.
+#[derive(Debug)]
+pub struct Finished {
+    /// Exit status; `None` when it was killed by a signal.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it logged.
+    pub stderr: String,
+}
+
+/// A running process; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`; its output goes to `stdout` and `stderr`.
+    ///
+    /// # Errors
+    /// The program does not exist, or a file cannot be created.
+    pub fn start(command: &mut Command, stdout: &Path, stderr: &Path) -> Result<Self> {
+        let create =
+            |path: &Path| File::create(path).with_context(|| format!("create {}", path.display()));
+        let name = format!("{command:?}");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(create(stdout)?)
+            .stderr(create(stderr)?)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        Ok(Self {
+            child,
+            name,
+            stdout: stdout.to_owned(),
+            stderr: stderr.to_owned(),
+        })
+    }
+
+    /// What it has printed so far.
+    ///
+    /// # Errors
+    /// The file is gone.
+    pub fn stdout(&self) -> Result<String> {
+        fs::read_to_string(&self.stdout).with_context(|| format!("read {}", self.stdout.display()))
+    }
+
+    /// # Errors
+    /// It has ended.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("{} ended with {status}", self.name),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks it to stop and wants exit status 0.
+    ///
+    /// # Errors
+    /// It does not stop in time, or with another status.
+    pub fn terminate(mut self) -> Result<()> {
+        self.signal(Signal::SIGTERM)?;
+        let status = self.wait_exit(STOP_LIMIT)?;
+        ensure!(
+            status.code() == Some(0),
+            "{}: after SIGTERM {status}, want 0",
+            self.name
+        );
+        Ok(())
+    }
+
+    /// Kills it without asking.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn kill(mut self) -> Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        self.wait_exit(STOP_LIMIT).map(drop)
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// It does not end in time; the message has its stderr.
+    pub fn finish(mut self) -> Result<Finished> {
+        let status = self.wait_exit(FINISH_LIMIT);
+        let stderr = fs::read_to_string(&self.stderr)?;
+        match status {
+            Ok(status) => Ok(Finished {
+                code: status.code(),
+                stdout: self.stdout()?,
+                stderr,
+            }),
+            Err(error) => bail!("{error:#}; its stderr:\n{stderr}"),
+        }
+    }
+
+    fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
+        wait::until(&format!("{} to end", self.name), limit, || {
+            self.child.try_wait()?.context("it still runs")
+        })
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
+        kill(pid, signal).with_context(|| format!("send {signal} to {}", self.name))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail when it has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, name: &str) -> Process {
+        let directory = std::env::temp_dir();
+        let path = |kind| directory.join(format!("lab-process-{name}.{kind}"));
+        Process::start(
+            Command::new("sh").args(["-c", script]),
+            &path("out"),
+            &path("err"),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_finished_process_tells_everything() {
+        let finished = shell("echo out; echo err >&2; exit 3", "finish")
+            .finish()
+            .unwrap();
+        assert_eq!(finished.code, Some(3));
+        assert_eq!(finished.stdout, "out\n");
+        assert_eq!(finished.stderr, "err\n");
+    }
+
+    #[test]
+    fn death_by_sigterm_is_no_clean_stop() {
+        let error = shell("exec sleep 600", "term")
+            .terminate()
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("signal: 15"), "{error}");
+    }
+}

@@ -1,0 +1,110 @@
+//! The scenarios: each plays one story on a clean lab and asserts exact counts.
+//!
+//! One scenario, one file, one row in [`SCENARIOS`].
+
+mod doctor;
+mod full_speed;
+mod incident;
+mod iptables_drop;
+mod refusals;
+mod removed;
+mod reschedule;
+mod reuse_drop;
+mod stale_reuse;
+mod stop;
+mod trace;
+
+use anyhow::{Context as _, Result};
+
+use crate::lab::Lab;
+
+/// One story.
+pub struct Scenario {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it shows.
+    pub doc: &'static str,
+    /// Plays it; an error is a failed scenario.
+    pub run: fn(&mut Lab) -> Result<()>,
+}
+
+const fn row(name: &'static str, doc: &'static str, run: fn(&mut Lab) -> Result<()>) -> Scenario {
+    Scenario { name, doc, run }
+}
+
+/// Every scenario, in the order in which they run.
+pub const SCENARIOS: &[Scenario] = &[
+    row(
+        "stale-reuse",
+        "mode 0: reused ports follow their entries, also to the draining server",
+        stale_reuse::run,
+    ),
+    row(
+        "reschedule",
+        "mode 1: every reused port is scheduled anew, nothing is dropped",
+        reschedule::run,
+    ),
+    row(
+        "reuse-drop",
+        "IPVS drops the SYN of a reused port: connecting takes 1 s",
+        reuse_drop::run,
+    ),
+    row(
+        "iptables-drop",
+        "SYNs dropped by iptables are not called IPVS drops",
+        iptables_drop::run,
+    ),
+    row(
+        "removed",
+        "entries outlive their server's removal: IPVS drops every SYN in silence",
+        removed::run,
+    ),
+    row(
+        "full-speed",
+        "2,000 stale attempts at full speed: counts exact, every event accounted for",
+        full_speed::run,
+    ),
+    row(
+        "stop-term",
+        "SIGTERM in mid-traffic: nothing left in the kernel, no connection fails",
+        stop::by_sigterm,
+    ),
+    row(
+        "stop-kill",
+        "SIGKILL in mid-traffic: nothing left in the kernel, no connection fails",
+        stop::by_sigkill,
+    ),
+    row(
+        "incident",
+        "the draining server disappears: no route to host, after 3 s or at once",
+        incident::run,
+    ),
+    row(
+        "refusals",
+        "what cannot work says so in one line, with the promised exit status",
+        refusals::run,
+    ),
+    row(
+        "doctor",
+        "the doctor's verdict on the hazard and on its cure",
+        doctor::run,
+    ),
+    row("trace", "live findings as JSON Lines", trace::run),
+];
+
+/// The scenario called `name`.
+///
+/// # Errors
+/// There is none; the message lists all.
+pub fn find(name: &str) -> Result<&'static Scenario> {
+    SCENARIOS
+        .iter()
+        .find(|scenario| scenario.name == name)
+        .with_context(|| {
+            let known: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+            format!(
+                "no scenario is called `{name}`; known are {}",
+                known.join(", ")
+            )
+        })
+}

@@ -1,0 +1,49 @@
+//! Formatting and lints.
+
+use anyhow::Result;
+
+use crate::dist::{self, AGENT, LAB};
+use crate::exec::{self, say};
+use crate::paths::Paths;
+
+/// Packages that compile for the host; the kernel programs are built by the agent's build script.
+pub const HOST_PACKAGES: &[&str] = &[AGENT, "agent-common", LAB, "xtask"];
+
+/// Runs both checks.
+///
+/// # Errors
+/// When one of them finds something; the other has run too.
+pub fn check(paths: &Paths) -> Result<()> {
+    let formatting = format(paths);
+    lints(paths)?;
+    formatting
+}
+
+/// Formatting of every package, the fuzz targets included.
+///
+/// # Errors
+/// When a file is not formatted.
+pub fn format(paths: &Paths) -> Result<()> {
+    say("checking the formatting");
+    exec::run(dist::cargo(paths)?.args(["fmt", "--all", "--check"]))?;
+    if crate::fuzz::manifest(paths).is_file() {
+        let mut command = dist::cargo(paths)?;
+        command.args(["fmt", "--check", "--manifest-path"]);
+        exec::run(command.arg(crate::fuzz::manifest(paths)))?;
+    }
+    Ok(())
+}
+
+/// Lints of the host packages; a warning is an error.
+///
+/// # Errors
+/// When there is a warning.
+pub fn lints(paths: &Paths) -> Result<()> {
+    say("checking the lints");
+    let mut command = dist::cargo(paths)?;
+    command.args(["clippy", "--locked", "--all-targets"]);
+    for package in HOST_PACKAGES {
+        command.args(["--package", package]);
+    }
+    exec::run(command.args(["--", "--deny", "warnings"]))
+}

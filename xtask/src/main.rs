@@ -1,0 +1,86 @@
+//! The project's own commands: `cargo xtask VERB`.
+//!
+//! Compiles with the toolchain a fresh machine already has and installs everything else, the
+//! pinned toolchain included. Every verb calls the pieces of the set-up it needs by itself.
+
+mod apt;
+mod cache;
+mod check;
+mod cpio;
+mod dist;
+mod exec;
+mod fuzz;
+mod guest;
+mod initramfs;
+mod kernel;
+mod modules;
+mod paths;
+mod pins;
+mod qemu;
+mod results;
+mod setup;
+mod tally;
+mod test;
+mod toolchain;
+mod userland;
+mod vm;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::paths::Paths;
+
+/// Builds, tests and shows ipvs-lens
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install and fetch everything the other verbs need
+    Setup,
+    /// Build the agent as a static program
+    Build,
+    /// Build the agent and put it into dist/
+    Dist,
+    /// Check formatting and lints
+    Check,
+    /// Run every check and test, in guests too
+    Test(test::TestArgs),
+    /// Boot a kernel and run scenarios in it, or a shell
+    Vm(vm::VmArgs),
+    /// Play the incident in a guest and show what the agent saw
+    Demo(vm::DemoArgs),
+    /// Fuzz one target
+    Fuzz(fuzz::FuzzArgs),
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: &Verb) -> Result<ExitCode> {
+    let paths = Paths::find()?;
+    match verb {
+        Verb::Setup => setup::setup(&paths)?,
+        Verb::Build => dist::build(&paths, dist::AGENT)?,
+        Verb::Dist => println!("{}", dist::dist(&paths)?.display()),
+        Verb::Check => check::check(&paths)?,
+        Verb::Test(args) => return Ok(test::test(&paths, args)),
+        Verb::Vm(args) => vm::vm(&paths, args)?,
+        Verb::Demo(args) => vm::demo(&paths, args)?,
+        Verb::Fuzz(args) => fuzz::fuzz(&paths, args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,283 @@
+//! Every version and hash this project pins, in one place.
+//!
+//! Nothing here names a host: packages are found through the machine's own apt sources.
+
+/// Rust toolchain of the agent, the kernel programs and the lab; its LLVM (22) is the one
+/// [`BPF_LINKER_FEATURE`] names.
+pub const RUST: &str = "1.98.0";
+
+/// Components of [`RUST`] beyond the minimal profile; `rust-src` builds `core` for the kernel.
+pub const RUST_COMPONENTS: &[&str] = &["rust-src", "clippy", "rustfmt"];
+
+/// Static target: one file that runs on any distribution and inside a guest.
+pub const MUSL_TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// Target of the host, spelled out where flags must not reach build scripts.
+pub const HOST_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Linker of the kernel programs.
+pub const BPF_LINKER: &str = "0.13.0";
+
+/// LLVM major version of [`RUST`], as bpf-linker's feature.
+pub const BPF_LINKER_FEATURE: &str = "llvm-22";
+
+/// Checker of licences, sources and duplicate dependencies.
+pub const CARGO_DENY: &str = "0.20.2";
+
+/// Kernels on which the test verb runs every scenario.
+pub const TEST_KERNELS: &[&str] = &["6.12", "6.1"];
+
+/// Kernel of the demonstration.
+pub const DEMO_KERNEL: &str = "6.12";
+
+/// Package with the emulator, the only one installed on the machine itself.
+pub const QEMU_PACKAGE: &str = "qemu-system-x86";
+
+/// Program that [`QEMU_PACKAGE`] brings.
+pub const QEMU_PROGRAM: &str = "qemu-system-x86_64";
+
+/// Package that brings `promtool`; extracted into the cache, not installed.
+pub const PROMTOOL_PACKAGE: &str = "prometheus";
+
+/// Debian packages whose contents are the guest's userland: the programs, then every library
+/// they are linked with.
+pub const USERLAND_PACKAGES: &[&str] = &[
+    "bash",
+    "bpftool",
+    "busybox-static",
+    "iproute2",
+    "iptables",
+    "ipvsadm",
+    "kmod",
+    "nftables",
+    "libbpf1",
+    "libbsd0",
+    "libc6",
+    "libcap2",
+    "libcom-err2",
+    "libdb5.3",
+    "libedit2",
+    "libelf1",
+    "libgcc-s1",
+    "libgmp10",
+    "libgssapi-krb5-2",
+    "libip4tc2",
+    "libip6tc2",
+    "libjansson4",
+    "libk5crypto3",
+    "libkeyutils1",
+    "libkmod2",
+    "libkrb5-3",
+    "libkrb5support0",
+    "liblzma5",
+    "libmd0",
+    "libmnl0",
+    "libnetfilter-conntrack3",
+    "libnfnetlink0",
+    "libnftables1",
+    "libnftnl11",
+    "libnl-3-200",
+    "libnl-genl-3-200",
+    "libpcre2-8-0",
+    "libpopt0",
+    "libselinux1",
+    "libssl3",
+    "libtinfo6",
+    "libtirpc3",
+    "libxtables12",
+    "libzstd1",
+    "zlib1g",
+];
+
+/// One of the two archives every Debian mirror carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Archive {
+    /// Ordinary suites.
+    Debian,
+    /// Security updates.
+    Security,
+}
+
+/// One pinned package file.
+#[derive(Clone, Copy, Debug)]
+pub struct Package {
+    /// Which archive carries it.
+    pub archive: Archive,
+    /// Path below the archive's base address.
+    pub path: &'static str,
+    /// Of the file, in hex.
+    pub sha256: &'static str,
+    /// Of the file.
+    pub size_bytes: u64,
+}
+
+/// One kernel a guest can boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    /// What people type.
+    pub name: &'static str,
+    /// What `uname -r` prints in the guest.
+    pub release: &'static str,
+    /// Files that hold the image, the modules and their lists.
+    pub packages: &'static [Package],
+}
+
+/// Every kernel, oldest first. Debian's cloud flavour: small, with BTF and all of IPVS.
+pub const KERNELS: &[Kernel] = &[
+    Kernel {
+        name: "5.10",
+        release: "5.10.0-46-cloud-amd64",
+        packages: &[Package {
+            archive: Archive::Security,
+            path: "pool/updates/main/l/linux-signed-amd64/linux-image-5.10.0-46-cloud-amd64_5.10.262-1_amd64.deb",
+            sha256: "18d94781d1b3052e21967ac2262239e5f14fbf511d6c3e110629d7aa35340760",
+            size_bytes: 21_521_796,
+        }],
+    },
+    Kernel {
+        name: "6.1",
+        release: "6.1.0-56-cloud-amd64",
+        packages: &[Package {
+            archive: Archive::Security,
+            path: "pool/updates/main/l/linux-signed-amd64/linux-image-6.1.0-56-cloud-amd64_6.1.192-2_amd64.deb",
+            sha256: "e7d02b943971edcb8790e256c02cfab3bca6c3d37c1bf25392a57c71300615ee",
+            size_bytes: 26_713_492,
+        }],
+    },
+    Kernel {
+        name: "6.12",
+        release: "6.12.117+deb12-cloud-amd64",
+        packages: &[Package {
+            archive: Archive::Security,
+            path: "pool/updates/main/l/linux-signed-6.12-amd64/linux-image-6.12.117+deb12-cloud-amd64_6.12.117-1~deb12u1_amd64.deb",
+            sha256: "5195b288dec79e2981d6b84457f38b7ce7310a2d702930ec7d07209c7f78ce37",
+            size_bytes: 34_307_256,
+        }],
+    },
+    Kernel {
+        name: "7.2",
+        release: "7.2.12+deb14-cloud-amd64",
+        packages: &[
+            Package {
+                archive: Archive::Debian,
+                path: "pool/main/l/linux/linux-base-7.2.12+deb14-cloud-amd64_7.2.12-1_amd64.deb",
+                sha256: "ed2a648d5d7fd243750e203d51a52421fd61083de983f26cae10ce25ab9f8182",
+                size_bytes: 412_100,
+            },
+            Package {
+                archive: Archive::Debian,
+                path: "pool/main/l/linux/linux-modules-7.2.12+deb14-cloud-amd64_7.2.12-1_amd64.deb",
+                sha256: "12e77fcb84416569f8a81cb09c4535b187b8749047df2df2b1a39ad1c9250670",
+                size_bytes: 23_458_760,
+            },
+            Package {
+                archive: Archive::Debian,
+                path: "pool/main/l/linux-signed-amd64/linux-binary-7.2.12+deb14-cloud-amd64_7.2.12-1_amd64.deb",
+                sha256: "43451b88872589d518acba127482df16fab53e2a51e92811cbd6221ca92cb6bf",
+                size_bytes: 13_710_360,
+            },
+        ],
+    },
+];
+
+/// Modules a guest must have: without one of them the scenarios cannot run.
+pub const REQUIRED_MODULES: &[&str] = &[
+    "dummy",
+    "ip_vs",
+    "ip_vs_lc",
+    "ip_vs_rr",
+    "ip_vs_sh",
+    "ip_vs_wlc",
+    "ip_vs_wrr",
+    "ip_tables",
+    "iptable_filter",
+    "iptable_nat",
+    "iptable_raw",
+    "nf_conntrack",
+    "nf_nat",
+    "nf_tables",
+    "veth",
+    "xt_conntrack",
+    "xt_mark",
+    "xt_tcpudp",
+];
+
+/// Modules a guest gets where its kernel has them.
+pub const OPTIONAL_MODULES: &[&str] = &[
+    "bridge",
+    "ip6_tables",
+    "ip6_tunnel",
+    "ip6table_filter",
+    "ip6table_mangle",
+    "ip6table_nat",
+    "ip6table_raw",
+    "ip_set",
+    "ip_set_hash_ipport",
+    "ip_vs_ftp",
+    "ip_vs_mh",
+    "ipip",
+    "ipt_REJECT",
+    "ipt_rpfilter",
+    "iptable_mangle",
+    "nf_conntrack_netlink",
+    "nf_log_syslog",
+    "nf_reject_ipv4",
+    "nf_reject_ipv6",
+    "nfnetlink",
+    "nft_chain_nat",
+    "nft_compat",
+    "nft_counter",
+    "nft_ct",
+    "nft_log",
+    "nft_masq",
+    "nft_nat",
+    "nft_reject_inet",
+    "sch_fq_codel",
+    "sch_ingress",
+    "sch_netem",
+    "sctp",
+    "sit",
+    "tun",
+    "xt_MASQUERADE",
+    "xt_REDIRECT",
+    "xt_addrtype",
+    "xt_comment",
+    "xt_connmark",
+    "xt_ipvs",
+    "xt_limit",
+    "xt_multiport",
+    "xt_nat",
+    "xt_set",
+    "xt_state",
+    "xt_statistic",
+    "xt_CT",
+    "act_mirred",
+    "cls_u32",
+];
+
+/// The kernel people call `name`.
+pub fn kernel(name: &str) -> Option<&'static Kernel> {
+    KERNELS.iter().find(|kernel| kernel.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DEMO_KERNEL, KERNELS, TEST_KERNELS, kernel};
+
+    #[test]
+    fn named_kernels_exist() {
+        for name in TEST_KERNELS.iter().chain([&DEMO_KERNEL]) {
+            assert_eq!(kernel(name).map(|found| found.name), Some(*name));
+        }
+        assert!(kernel("4.4").is_none());
+    }
+
+    #[test]
+    fn every_hash_is_a_sha256() {
+        for package in KERNELS.iter().flat_map(|kernel| kernel.packages) {
+            assert_eq!(package.sha256.len(), 64, "{}", package.path);
+            assert!(package.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            assert!(package.path.starts_with("pool/"), "{}", package.path);
+        }
+    }
+}

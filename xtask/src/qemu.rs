@@ -1,0 +1,175 @@
+//! The emulator's command line, and the promise that it never outlives us.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::pins;
+
+/// One guest to start.
+pub struct Machine<'a> {
+    /// Kernel image.
+    pub image: &'a Path,
+    /// First file system.
+    pub initramfs: &'a Path,
+    /// Words of ours behind those every guest gets.
+    pub arguments: &'a [String],
+    /// Copy of everything on the first serial port.
+    pub console_log: &'a Path,
+    /// Where the second serial port goes when the first has the terminal.
+    pub results_log: &'a Path,
+    /// Whether a person sits at the first serial port.
+    pub interactive: bool,
+}
+
+/// Kernel arguments every guest gets: die instead of hanging on a panic, and do not take the
+/// slowness of emulation on a busy host for a fault.
+const ARGUMENTS: &[&str] = &[
+    "console=ttyS0",
+    "panic=-1",
+    "no_timer_check",
+    "nowatchdog",
+    "rcupdate.rcu_cpu_stall_suppress=1",
+    "random.trust_cpu=on",
+];
+
+/// Software emulation: needs no rights and gives the same machine everywhere.
+const MACHINE: &[&str] = &[
+    "-accel",
+    "tcg,thread=single",
+    "-cpu",
+    "max",
+    "-smp",
+    "2",
+    "-m",
+    "1024",
+    "-no-reboot",
+    "-display",
+    "none",
+    "-nodefaults",
+    "-no-user-config",
+];
+
+/// A running guest; dropping it ends it.
+pub struct Guest {
+    /// The emulator.
+    pub child: Child,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Both fail only when it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a guest. Unless interactive, its second serial port is the child's stdout.
+///
+/// # Errors
+/// When the emulator cannot be started.
+pub fn start(machine: &Machine) -> Result<Guest> {
+    let mut command = command(machine);
+    if !machine.interactive {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+    }
+    let child = command
+        .spawn()
+        .with_context(|| format!("cannot run {}", pins::QEMU_PROGRAM))?;
+    Ok(Guest { child })
+}
+
+/// `setpriv` makes the kernel kill the emulator when this process dies, however it dies.
+fn command(machine: &Machine) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--", pins::QEMU_PROGRAM])
+        .args(MACHINE);
+    command.arg("-kernel").arg(machine.image);
+    command.arg("-initrd").arg(machine.initramfs);
+    let words: Vec<_> = ARGUMENTS
+        .iter()
+        .copied()
+        .chain(machine.arguments.iter().map(String::as_str))
+        .collect();
+    command.args(["-append", &words.join(" ")]);
+    let log = escape(machine.console_log);
+    if machine.interactive {
+        command.args([
+            "-chardev",
+            &format!("stdio,id=console,mux=on,signal=off,logfile={log}"),
+        ]);
+        command.args(["-mon", "chardev=console"]);
+        let results = escape(machine.results_log);
+        command.args(["-chardev", &format!("file,id=results,path={results}")]);
+    } else {
+        command.args(["-chardev", &format!("file,id=console,path={log}")]);
+        command.args(["-chardev", "stdio,id=results,signal=off"]);
+    }
+    command.args(["-serial", "chardev:console", "-serial", "chardev:results"]);
+    command
+}
+
+/// The emulator reads a comma as the end of a value unless it is doubled.
+fn escape(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Machine, command};
+    use std::path::Path;
+
+    fn arguments(interactive: bool) -> Vec<String> {
+        let machine = Machine {
+            image: Path::new("/k"),
+            initramfs: Path::new("/i"),
+            arguments: &["lab.mode=demo".to_owned(), "quiet".to_owned()],
+            console_log: Path::new("/a,b/console.log"),
+            results_log: Path::new("/a,b/results.log"),
+            interactive,
+        };
+        command(&machine)
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    fn after<'a>(words: &'a [String], flag: &str) -> Vec<&'a str> {
+        let pairs = words.iter().zip(words.iter().skip(1));
+        pairs
+            .filter(|(word, _)| *word == flag)
+            .map(|(_, value)| value.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn results_are_the_second_port_and_go_to_stdout() {
+        let words = arguments(false);
+        assert_eq!(
+            after(&words, "-serial"),
+            ["chardev:console", "chardev:results"]
+        );
+        assert_eq!(
+            after(&words, "-chardev"),
+            [
+                "file,id=console,path=/a,,b/console.log",
+                "stdio,id=results,signal=off"
+            ]
+        );
+        assert!(after(&words, "-append")[0].ends_with(" lab.mode=demo quiet"));
+    }
+
+    #[test]
+    fn interactive_guest_has_the_terminal_on_the_first_port() {
+        let words = arguments(true);
+        assert_eq!(
+            after(&words, "-chardev"),
+            [
+                "stdio,id=console,mux=on,signal=off,logfile=/a,,b/console.log",
+                "file,id=results,path=/a,,b/results.log"
+            ]
+        );
+    }
+}

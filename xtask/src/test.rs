@@ -1,0 +1,215 @@
+//! `cargo xtask test`: every check and test there is, one count at the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::dist::{self, AGENT, LAB};
+use crate::exec::{self, say};
+use crate::paths::Paths;
+use crate::tally::{self, Tally};
+use crate::{check, fuzz, pins, toolchain, userland, vm};
+
+/// How long each fuzz target runs as a test: enough to notice a broken target.
+const FUZZ_SECONDS: u32 = 10;
+
+/// Arguments of `cargo xtask test`.
+#[derive(Args)]
+pub struct TestArgs {
+    /// Leave out what needs a guest
+    #[arg(long)]
+    fast: bool,
+}
+
+/// One independent part: its name and what it counted.
+type Step<'a> = (String, Box<dyn FnOnce() -> Result<Tally> + 'a>);
+
+/// Runs every step, whatever became of those before it, and closes with the sum.
+///
+/// Failure is the exit status; no word comes behind the sum.
+pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
+    let mut steps = host_steps(paths);
+    if !args.fast {
+        for name in pins::TEST_KERNELS {
+            let run = || vm::scenarios(paths, name, &[], &[], false);
+            steps.push((format!("scenarios on kernel {name}"), Box::new(run)));
+        }
+    }
+    let mut lines = Vec::new();
+    let mut total = Tally::default();
+    let count = steps.len();
+    for (number, (name, step)) in steps.into_iter().enumerate() {
+        say(format!("step {} of {count}: {name}", number + 1));
+        let tally = step().unwrap_or_else(|error| {
+            eprintln!("xtask: {name}: {error:#}");
+            Tally::FAILED
+        });
+        lines.push(format!("{name}: {tally}, {} skipped", tally.skipped));
+        total += tally;
+    }
+    println!("\n{}\n{total}", lines.join("\n"));
+    if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn host_steps(paths: &Paths) -> Vec<Step<'_>> {
+    vec![
+        (
+            "formatting".to_owned(),
+            Box::new(|| held(check::format(paths))),
+        ),
+        ("lints".to_owned(), Box::new(|| held(check::lints(paths)))),
+        (
+            "tests of the agent and the lab".to_owned(),
+            Box::new(|| product_tests(paths)),
+        ),
+        ("tests of xtask".to_owned(), Box::new(|| own_tests(paths))),
+        ("alert rules".to_owned(), Box::new(|| alert_rules(paths))),
+        ("fuzz targets".to_owned(), Box::new(|| fuzz_targets(paths))),
+        (
+            "licences and sources".to_owned(),
+            Box::new(|| licences(paths)),
+        ),
+    ]
+}
+
+/// A check without a count of its own counts as one test.
+fn held(result: Result<()>) -> Result<Tally> {
+    result.map(|()| Tally::PASSED)
+}
+
+fn product_tests(paths: &Paths) -> Result<Tally> {
+    let mut command = dist::cargo(paths)?;
+    command.args(["test", "--locked", "--no-fail-fast"]);
+    for package in [AGENT, "agent-common", LAB] {
+        command.args(["--package", package]);
+    }
+    cargo_test(&mut command)
+}
+
+/// With the toolchain around `cargo xtask`: that one must be able to compile this package.
+fn own_tests(paths: &Paths) -> Result<Tally> {
+    let mut command = exec::outer_cargo();
+    command.args(["test", "--locked", "--package", "xtask"]);
+    cargo_test(command.current_dir(&paths.root))
+}
+
+fn cargo_test(command: &mut Command) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let status = exec::each_line(command, |line| {
+        println!("{line}");
+        if let Some(counts) = tally::parse_cargo_test(line) {
+            tally += counts;
+        }
+    })?;
+    Ok(with_status(tally, status))
+}
+
+/// A run that failed without a failed test (it did not compile, or it crashed) counts as one.
+fn with_status(mut tally: Tally, status: ExitStatus) -> Tally {
+    if !status.success() && tally.failed == 0 {
+        tally += Tally::FAILED;
+    }
+    tally
+}
+
+/// One test per rule file and per file of rule tests.
+fn alert_rules(paths: &Paths) -> Result<Tally> {
+    let dashboards = paths.root.join("dashboards");
+    let promtool = userland::ensure_promtool(paths)?;
+    let mut tally = Tally::default();
+    for (dir, suffix, verb) in [
+        (dashboards.clone(), ".rules.yml", "check"),
+        (dashboards.join("tests"), ".yml", "test"),
+    ] {
+        for file in files_ending(&dir, suffix)? {
+            let result = exec::run(Command::new(&promtool).args([verb, "rules"]).arg(&file));
+            tally += Tally::of(result.is_ok());
+        }
+    }
+    Ok(tally)
+}
+
+/// Files of a directory whose names end in `suffix`, sorted; none when there is no directory.
+fn files_ending(dir: &Path, suffix: &str) -> Result<Vec<PathBuf>> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(suffix) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn fuzz_targets(paths: &Paths) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for target in fuzz::targets(paths)? {
+        let result = fuzz::run(paths, &target, FUZZ_SECONDS);
+        if let Err(error) = &result {
+            eprintln!("xtask: {error:#}");
+        }
+        tally += Tally::of(result.is_ok());
+    }
+    Ok(tally)
+}
+
+/// Advisories are not asked for: their database is not pinned and wants a network.
+fn licences(paths: &Paths) -> Result<Tally> {
+    let deny = toolchain::ensure_cargo_deny(paths)?;
+    let mut command = exec::pinned(deny);
+    command.args([
+        "--offline",
+        "--locked",
+        "check",
+        "licenses",
+        "bans",
+        "sources",
+    ]);
+    held(exec::run(command.current_dir(&paths.root)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{files_ending, with_status};
+    use crate::tally::Tally;
+    use std::fs;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    #[test]
+    fn failure_without_a_failed_test_counts_as_one() {
+        let passed = Tally::PASSED;
+        let failed = ExitStatus::from_raw(101 << 8);
+        assert_eq!(with_status(passed, ExitStatus::from_raw(0)), passed);
+        assert_eq!(with_status(passed, failed).failed, 1);
+        assert_eq!(with_status(Tally::FAILED, failed).failed, 1);
+    }
+
+    #[test]
+    fn files_are_chosen_by_ending_and_sorted() {
+        let dir = std::env::temp_dir().join(format!("xtask-test-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a temporary directory can be created");
+        for name in ["b.rules.yml", "a.rules.yml", "c.yml"] {
+            fs::write(dir.join(name), "").expect("the directory is writable");
+        }
+        let files = files_ending(&dir, ".rules.yml").expect("the directory is readable");
+        assert_eq!(files, [dir.join("a.rules.yml"), dir.join("b.rules.yml")]);
+        fs::remove_dir_all(&dir).expect("the directory was made here");
+        assert!(
+            files_ending(&dir, ".yml")
+                .expect("an absent directory is empty")
+                .is_empty()
+        );
+    }
+}

@@ -1,0 +1,293 @@
+//! The verbs that boot guests: scenarios, a shell, the demonstration.
+
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::dist::{self, LAB};
+use crate::exec;
+use crate::guest::{self, Flow};
+use crate::kernel;
+use crate::paths::Paths;
+use crate::pins;
+use crate::results::{self, Event, Outcome};
+use crate::tally::Tally;
+
+/// Longest run of all scenarios on one kernel, under emulation on a busy host.
+const SCENARIOS_LIMIT: Duration = Duration::from_mins(30);
+
+/// Longest demonstration; it should take a tenth of that.
+const DEMO_LIMIT: Duration = Duration::from_mins(10);
+
+/// The line that ends a demonstration.
+const DEMO_END: &str = "DONE";
+
+/// Arguments of `cargo xtask vm`.
+#[derive(Args)]
+pub struct VmArgs {
+    /// Kernel to boot, for example 6.1
+    #[arg(required_unless_present = "list")]
+    kernel: Option<String>,
+    /// Scenarios to run; all when none is named
+    scenarios: Vec<String>,
+    /// Boot to a shell instead of running scenarios
+    #[arg(long, conflicts_with = "scenarios")]
+    shell: bool,
+    /// Print the kernels and scenarios there are
+    #[arg(long, conflicts_with_all = ["kernel", "scenarios", "shell"])]
+    list: bool,
+    /// Add a word to the kernel's command line
+    #[arg(long = "kernel-arg", value_name = "WORD", allow_hyphen_values = true)]
+    kernel_args: Vec<String>,
+    /// Keep the console log of the former run under a number
+    #[arg(long)]
+    keep_log: bool,
+}
+
+/// Arguments of `cargo xtask demo`.
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Kernel to boot
+    #[arg(default_value = pins::DEMO_KERNEL)]
+    kernel: String,
+}
+
+/// Runs `cargo xtask vm`.
+///
+/// # Errors
+/// When the guest cannot be booted or a scenario fails.
+pub fn vm(paths: &Paths, args: &VmArgs) -> Result<()> {
+    let Some(name) = &args.kernel else {
+        return list(paths);
+    };
+    if args.shell {
+        ensure!(
+            io::stdin().is_terminal(),
+            "a shell needs a terminal on stdin; run a scenario instead"
+        );
+        let guest = guest::prepare(paths, kernel::find(name)?, args.keep_log)?;
+        let mut words = vec!["lab.mode=shell".to_owned(), "quiet".to_owned()];
+        words.extend_from_slice(&args.kernel_args);
+        return guest.interact(&words);
+    }
+    let tally = scenarios(
+        paths,
+        name,
+        &args.scenarios,
+        &args.kernel_args,
+        args.keep_log,
+    )?;
+    println!("kernel {name}: {tally}, {} skipped", tally.skipped);
+    if tally.failed > 0 {
+        bail!("{} scenarios failed on kernel {name}", tally.failed);
+    }
+    Ok(())
+}
+
+/// Boots a kernel, runs scenarios in it and counts their results.
+///
+/// A guest that dies counts as one failure beside what it reported before.
+///
+/// # Errors
+/// When the guest cannot be prepared or has nothing to run.
+pub fn scenarios(
+    paths: &Paths,
+    name: &str,
+    wanted: &[String],
+    kernel_args: &[String],
+    keep_log: bool,
+) -> Result<Tally> {
+    let guest = guest::prepare(paths, kernel::find(name)?, keep_log)?;
+    let mut words = vec!["lab.mode=scenarios".to_owned()];
+    if !wanted.is_empty() {
+        words.push(format!("lab.scenarios={}", wanted.join(",")));
+    }
+    words.extend_from_slice(kernel_args);
+    let mut report = Report::default();
+    if let Err(error) = guest.follow(&words, SCENARIOS_LIMIT, |line| report.take(name, line)) {
+        let during = report.running.as_deref().unwrap_or("no scenario");
+        println!("{name}: FAILED during {during}: {error:#}");
+        report.abort();
+    }
+    report.close(wanted)
+}
+
+/// What a guest has reported so far.
+#[derive(Default)]
+struct Report {
+    tally: Tally,
+    running: Option<String>,
+    ended: BTreeSet<String>,
+    /// Whether the guest ended before it was done.
+    aborted: bool,
+}
+
+impl Report {
+    fn take(&mut self, kernel: &str, line: &str) -> Flow {
+        match results::parse(line) {
+            Some(Event::Booted { release }) => println!("{kernel}: booted {release}"),
+            Some(Event::Start { scenario }) => self.running = Some(scenario),
+            Some(Event::End {
+                scenario,
+                result,
+                seconds,
+                detail,
+            }) => {
+                self.running = None;
+                self.tally += match result {
+                    Outcome::Passed => Tally::PASSED,
+                    Outcome::Failed => Tally::FAILED,
+                    Outcome::Skipped => Tally::SKIPPED,
+                };
+                let word = match result {
+                    Outcome::Passed => "passed",
+                    Outcome::Failed => "FAILED",
+                    Outcome::Skipped => "skipped",
+                };
+                let colon = if detail.is_empty() { "" } else { ": " };
+                println!("{kernel}: {word} {scenario} ({seconds:.1} s){colon}{detail}");
+                self.ended.insert(scenario);
+            }
+            Some(Event::Error { detail }) => {
+                println!("{kernel}: FAILED: {detail}");
+                self.abort();
+                return Flow::Finished;
+            }
+            Some(Event::Done) => return Flow::Finished,
+            None => println!("{kernel}: {line}"),
+        }
+        Flow::Continue
+    }
+
+    /// The guest ended too early: one failure, whatever else did not run.
+    fn abort(&mut self) {
+        self.tally += Tally::FAILED;
+        self.aborted = true;
+    }
+
+    /// The counts, once the guest is done. What was asked for and never ran has failed.
+    fn close(mut self, wanted: &[String]) -> Result<Tally> {
+        let missing = wanted.iter().filter(|name| !self.ended.contains(*name));
+        for scenario in missing.filter(|_| !self.aborted) {
+            println!("FAILED {scenario}: the guest never reported it");
+            self.tally += Tally::FAILED;
+        }
+        if self.tally == Tally::default() {
+            bail!("the guest ran no scenario");
+        }
+        Ok(self.tally)
+    }
+}
+
+/// Prints the kernels pinned and the scenarios the lab knows.
+fn list(paths: &Paths) -> Result<()> {
+    dist::build(paths, LAB)?;
+    let names = exec::output(Command::new(paths.static_program(LAB)).arg("list"))?;
+    println!("kernels:");
+    for kernel in pins::KERNELS {
+        println!("  {:6} {}", kernel.name, kernel.release);
+    }
+    println!("scenarios:");
+    for name in names.lines() {
+        println!("  {name}");
+    }
+    Ok(())
+}
+
+/// Runs `cargo xtask demo`: boots a guest that plays the incident and prints what it shows.
+///
+/// # Errors
+/// When the guest cannot be booted or does not finish.
+pub fn demo(paths: &Paths, args: &DemoArgs) -> Result<()> {
+    let guest = guest::prepare(paths, kernel::find(&args.kernel)?, false)?;
+    let words = ["lab.mode=demo".to_owned()];
+    let mut failure = None;
+    guest
+        .follow(&words, DEMO_LIMIT, |line| match results::parse(line) {
+            // Events are for the machine, plain lines for the person watching.
+            None if line == DEMO_END => Flow::Finished,
+            Some(Event::Error { detail }) => {
+                failure = Some(detail);
+                Flow::Finished
+            }
+            Some(_) => Flow::Continue,
+            None => {
+                println!("{line}");
+                Flow::Continue
+            }
+        })
+        .context("the demonstration did not finish")?;
+    match failure {
+        Some(detail) => bail!("the demonstration failed: {detail}"),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Report;
+    use crate::guest::Flow;
+    use crate::tally::Tally;
+
+    fn report(lines: &[&str]) -> (Report, Vec<Flow>) {
+        let mut report = Report::default();
+        let flows = lines.iter().map(|line| report.take("6.1", line)).collect();
+        (report, flows)
+    }
+
+    #[test]
+    fn results_are_counted_until_done() {
+        let (report, flows) = report(&[
+            r#"{"event":"booted","release":"6.1.0"}"#,
+            r#"{"event":"start","scenario":"a"}"#,
+            r#"{"event":"end","scenario":"a","result":"passed","seconds":1}"#,
+            r#"{"event":"end","scenario":"b","result":"failed","seconds":1,"detail":"3 != 4"}"#,
+            r#"{"event":"end","scenario":"c","result":"skipped","seconds":0}"#,
+            "noise",
+            r#"{"event":"done"}"#,
+        ]);
+        assert!(flows[..6].iter().all(|flow| *flow == Flow::Continue));
+        assert!(flows[6] == Flow::Finished);
+        assert_eq!(
+            report.close(&["a".to_owned()]).ok(),
+            Some(Tally {
+                passed: 1,
+                failed: 1,
+                skipped: 1
+            })
+        );
+    }
+
+    #[test]
+    fn an_error_of_process_1_is_a_failure() {
+        let (report, flows) = report(&[r#"{"event":"error","detail":"no such scenario"}"#]);
+        assert!(flows == [Flow::Finished]);
+        assert_eq!(report.close(&["a".to_owned()]).ok(), Some(Tally::FAILED));
+    }
+
+    #[test]
+    fn running_scenario_is_known_when_the_guest_dies() {
+        let (report, _) = report(&[r#"{"event":"start","scenario":"a"}"#]);
+        assert_eq!(report.running.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn what_never_ran_has_failed() {
+        let (report, _) =
+            report(&[r#"{"event":"end","scenario":"a","result":"passed","seconds":1}"#]);
+        let wanted = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(
+            report.close(&wanted).ok(),
+            Some(Tally {
+                passed: 1,
+                failed: 1,
+                skipped: 0
+            })
+        );
+        assert!(Report::default().close(&[]).is_err());
+    }
+}
