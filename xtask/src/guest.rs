@@ -21,7 +21,7 @@ use crate::pins::Kernel;
 use crate::qemu::{self, Guest, Machine};
 use crate::{apt, dist, pins, userland};
 
-/// A kernel may die before process 1 under multi-threaded emulation; thrice in a row is a fault.
+/// A kernel may die before process 1 under emulation; thrice in a row is a fault.
 const BOOT_ATTEMPTS: u32 = 3;
 
 /// Longest silence on both serial ports before process 1 speaks.

@@ -24,8 +24,35 @@ pub const BPF_LINKER_FEATURE: &str = "llvm-22";
 /// Checker of licences, sources and duplicate dependencies.
 pub const CARGO_DENY: &str = "0.20.2";
 
-/// Kernels on which the test verb runs every scenario.
-pub const TEST_KERNELS: &[&str] = &["6.12", "6.1"];
+/// One pass over every scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// Kernel to boot.
+    pub kernel: &'static str,
+    /// Settings of the agent, as words of the kernel's command line: what the kernel does not know
+    /// it hands to process 1 as an environment variable.
+    pub settings: &'static [&'static str],
+}
+
+/// What the test verb runs: both ways in, both ways out, and the oldest kernel there is.
+pub const TEST_PASSES: &[Pass] = &[
+    Pass {
+        kernel: "6.12",
+        settings: &[],
+    },
+    Pass {
+        kernel: "6.1",
+        settings: &[],
+    },
+    Pass {
+        kernel: "5.10",
+        settings: &[],
+    },
+    Pass {
+        kernel: "6.12",
+        settings: &["IPVS_LENS_ATTACH=kprobe", "IPVS_LENS_EVENTS=perf"],
+    },
+];
 
 /// Kernel of the demonstration.
 pub const DEMO_KERNEL: &str = "6.12";
@@ -262,12 +289,16 @@ pub fn kernel(name: &str) -> Option<&'static Kernel> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEMO_KERNEL, KERNELS, TEST_KERNELS, kernel};
+    use super::{DEMO_KERNEL, KERNELS, TEST_PASSES, kernel};
 
     #[test]
     fn named_kernels_exist() {
-        for name in TEST_KERNELS.iter().chain([&DEMO_KERNEL]) {
-            assert_eq!(kernel(name).map(|found| found.name), Some(*name));
+        for name in TEST_PASSES
+            .iter()
+            .map(|pass| pass.kernel)
+            .chain([DEMO_KERNEL])
+        {
+            assert_eq!(kernel(name).map(|found| found.name), Some(name));
         }
         assert!(kernel("4.4").is_none());
     }

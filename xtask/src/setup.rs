@@ -16,8 +16,8 @@ pub fn setup(paths: &Paths) -> Result<()> {
     apt::ensure_program(pins::QEMU_PROGRAM, pins::QEMU_PACKAGE)?;
     userland::ensure(paths)?;
     userland::ensure_promtool(paths)?;
-    for name in pins::TEST_KERNELS {
-        kernel::ensure(paths, kernel::find(name)?)?;
+    for pass in pins::TEST_PASSES {
+        kernel::ensure(paths, kernel::find(pass.kernel)?)?;
     }
     toolchain::ensure_cargo_deny(paths)?;
     fuzz::ensure_compiler()?;

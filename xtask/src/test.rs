@@ -33,8 +33,13 @@ type Step<'a> = (String, Box<dyn FnOnce() -> Result<Tally> + 'a>);
 pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
     let mut steps = host_steps(paths);
     if !args.fast {
-        for name in pins::TEST_KERNELS {
-            let run = || vm::scenarios(paths, name, &[], &[], false);
+        for pass in pins::TEST_PASSES {
+            let run = || {
+                let settings: Vec<String> =
+                    pass.settings.iter().copied().map(str::to_owned).collect();
+                vm::scenarios(paths, pass.kernel, &[], &settings, false)
+            };
+            let name = [&[pass.kernel], pass.settings].concat().join(" ");
             steps.push((format!("scenarios on kernel {name}"), Box::new(run)));
         }
     }
