@@ -11,7 +11,7 @@ use agent_common::{
     stat::Stat,
     verdict::{Decision, DropCause, StaleCause},
 };
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 
 use crate::{
     count, emit,
@@ -197,14 +197,20 @@ pub fn take_mark(skb: u64) -> DroppedBy {
 /// `freed_cause` is not 0 when the kernel freed the packet on its way to the real server: IPVS
 /// followed the entry, but nothing got through.
 #[inline(always)]
-pub fn settle(syn: &Syn, target: &Target, verdict: Verdict, freed_cause: u8) {
+pub fn settle(
+    context: &impl EbpfContext,
+    syn: &Syn,
+    target: &Target,
+    verdict: Verdict,
+    freed_cause: u8,
+) {
     // SAFETY: the helper only reads the clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let dropped = matches!(verdict.decision, Decision::Dropped);
     let Some(attempt) = known_attempt(syn) else {
         let mut attempt = first_syn(syn, now_ns, verdict, dropped);
         tally(target, verdict, dropped, true);
-        emit_first(now_ns, syn, target, verdict, &attempt);
+        emit_first(context, now_ns, syn, target, verdict, &attempt);
         if freed_cause != 0 {
             note_drop(&mut attempt, now_ns, freed_cause);
         }
@@ -221,12 +227,12 @@ pub fn settle(syn: &Syn, target: &Target, verdict: Verdict, freed_cause: u8) {
         note_drop(attempt, now_ns, freed_cause);
     } else if dropped {
         note_drop(attempt, now_ns, verdict.cause);
-        emit_first(now_ns, syn, target, verdict, attempt);
+        emit_first(context, now_ns, syn, target, verdict, attempt);
     } else if attempt.first_drop_ns != 0 && attempt.delay_reported == 0 {
         attempt.delay_reported = 1;
-        emit::attempt(now_ns, syn, target, verdict, attempt);
+        emit::attempt(context, now_ns, syn, target, verdict, attempt);
     } else if first_decision {
-        emit_first(now_ns, syn, target, verdict, attempt);
+        emit_first(context, now_ns, syn, target, verdict, attempt);
     }
 }
 
@@ -323,9 +329,16 @@ fn tally(target: &Target, verdict: Verdict, dropped: bool, first_decision: bool)
 
 /// Writes the record of a decision the agent asked to see.
 #[inline(always)]
-fn emit_first(now_ns: u64, syn: &Syn, target: &Target, verdict: Verdict, attempt: &Attempt) {
+fn emit_first(
+    context: &impl EbpfContext,
+    now_ns: u64,
+    syn: &Syn,
+    target: &Target,
+    verdict: Verdict,
+    attempt: &Attempt,
+) {
     if config().emit_decisions & decision_bit(verdict.decision) != 0 {
-        emit::attempt(now_ns, syn, target, verdict, attempt);
+        emit::attempt(context, now_ns, syn, target, verdict, attempt);
     }
 }
 

@@ -1,22 +1,13 @@
-//! The only writer of records.
-//!
-//! Waking the agent costs more than writing a record, so a record wakes nobody: the agent looks
-//! on its own timer, and is woken early only when the ring is half full.
+//! The only writer of records; how they leave is `transport`'s business.
 
 use agent_common::{
     attempt::Attempt,
-    record::{AttemptRecord, KIND_ATTEMPT, KIND_SYN_DROP, RING_BYTES, RecordHeader, SynDropRecord},
+    record::{AttemptRecord, KIND_ATTEMPT, KIND_SYN_DROP, RecordHeader, SynDropRecord},
     stat::Stat,
 };
-use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::bpf_get_smp_processor_id,
-};
+use aya_ebpf::{EbpfContext, helpers::bpf_get_smp_processor_id};
 
-use crate::{attempt::Verdict, count, ipvs::Target, maps::EVENTS, packet::Syn};
-
-/// Fill of the ring at which the agent is woken before its timer.
-const WAKE_AT_BYTES: u64 = RING_BYTES as u64 / 2;
+use crate::{attempt::Verdict, count, ipvs::Target, packet::Syn, transport};
 
 const ATTEMPT_BYTES: u16 = record_bytes(size_of::<AttemptRecord>());
 const SYN_DROP_BYTES: u16 = record_bytes(size_of::<SynDropRecord>());
@@ -36,8 +27,15 @@ const fn record_bytes(bytes: usize) -> u16 {
 
 /// Writes an [`AttemptRecord`].
 #[inline(always)]
-pub fn attempt(now_ns: u64, syn: &Syn, target: &Target, verdict: Verdict, attempt: &Attempt) {
-    write(AttemptRecord {
+pub fn attempt(
+    context: &impl EbpfContext,
+    now_ns: u64,
+    syn: &Syn,
+    target: &Target,
+    verdict: Verdict,
+    attempt: &Attempt,
+) {
+    let record = AttemptRecord {
         header: header(now_ns, KIND_ATTEMPT, ATTEMPT_BYTES),
         first_seen_ns: attempt.first_seen_ns,
         first_drop_ns: attempt.first_drop_ns,
@@ -53,13 +51,21 @@ pub fn attempt(now_ns: u64, syn: &Syn, target: &Target, verdict: Verdict, attemp
         first_drop_cause: attempt.first_drop_cause,
         old_state: target.state,
         pad: [0; 4],
-    });
+    };
+    write(context, record);
 }
 
 /// Writes a [`SynDropRecord`].
 #[inline(always)]
-pub fn syn_drop(now_ns: u64, syn: &Syn, cause: u8, reason: u32, location: u64) {
-    write(SynDropRecord {
+pub fn syn_drop(
+    context: &impl EbpfContext,
+    now_ns: u64,
+    syn: &Syn,
+    cause: u8,
+    reason: u32,
+    location: u64,
+) {
+    let record = SynDropRecord {
         header: header(now_ns, KIND_SYN_DROP, SYN_DROP_BYTES),
         location,
         tuple: syn.tuple,
@@ -67,7 +73,8 @@ pub fn syn_drop(now_ns: u64, syn: &Syn, cause: u8, reason: u32, location: u64) {
         reason,
         cause,
         pad: [0; 3],
-    });
+    };
+    write(context, record);
 }
 
 #[inline(always)]
@@ -82,16 +89,9 @@ fn header(now_ns: u64, kind: u16, len: u16) -> RecordHeader {
 }
 
 #[inline(always)]
-fn write<T: 'static>(record: T) {
+fn write<T: 'static>(context: &impl EbpfContext, record: T) {
     count::stat(Stat::Emitted);
-    let Some(mut entry) = EVENTS.reserve::<T>(0) else {
-        return count::stat(Stat::RingFull);
-    };
-    entry.write(record);
-    let wake = if EVENTS.query(BPF_RB_AVAIL_DATA.into()) < WAKE_AT_BYTES {
-        BPF_RB_NO_WAKEUP
-    } else {
-        BPF_RB_FORCE_WAKEUP
-    };
-    entry.submit(wake.into());
+    if !transport::send(context, record) {
+        count::stat(Stat::RingFull);
+    }
 }

@@ -6,13 +6,12 @@ use agent_common::{
     count::{COUNTS_MAX, CountKey},
     key::{ServiceKey, TupleKey},
     layout::{ABSENT, KernelLayout},
-    record::RING_BYTES,
     stat::Stat,
 };
 use aya_ebpf::{
     Global,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
 };
 
 use crate::{atomic::Shared, attempt::Pending, call::ARGS_KEPT};
@@ -81,7 +80,3 @@ pub static DROP_CAUSES: Array<u8> = Array::with_max_entries(256, 0);
 /// Kernel functions by location, for kernels without drop reasons. Filled by the agent.
 #[map]
 pub static DROP_LOCATIONS: Array<DropLocation> = Array::with_max_entries(DROP_LOCATIONS_MAX, 0);
-
-/// The evidence stream. At the limit records are counted in [`Stat::RingFull`].
-#[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);

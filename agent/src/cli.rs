@@ -56,6 +56,9 @@ pub struct ObserveArgs {
     /// How to hang on functions of ip_vs: auto, fexit or kprobe [env: IPVS_LENS_ATTACH] [default: auto]
     #[arg(long, value_name = "WAY")]
     pub attach: Option<String>,
+    /// How records leave the kernel: auto, ring or perf [env: IPVS_LENS_EVENTS] [default: auto]
+    #[arg(long, value_name = "WAY")]
+    pub events: Option<String>,
     /// BTF file that describes ip_vs, instead of what the kernel publishes [env: IPVS_LENS_BTF]
     #[arg(long, value_name = "FILE")]
     pub btf: Option<String>,
@@ -144,6 +147,7 @@ fn observed<'a>(args: &'a ObserveArgs, own: Option_<'a>) -> Vec<Option_<'a>> {
         ("emit", &args.emit),
         ("kernel_log", &args.kernel_log),
         ("attach", &args.attach),
+        ("events", &args.events),
         ("btf", &args.btf),
     ]
 }

@@ -13,7 +13,7 @@ use crate::correlate::{Correlator, Finding};
 use crate::decode::decode;
 use crate::outputs::metrics::Metrics;
 use crate::probes::attach::Programs;
-use crate::source::ring::RingSource;
+use crate::source::Source;
 use crate::status::SharedStatus;
 
 /// Where findings go besides the metrics.
@@ -36,7 +36,7 @@ pub struct Session {
     /// The programs.
     pub programs: Programs,
     /// Their records.
-    pub ring: RingSource,
+    pub source: Source,
 }
 
 /// Everything records pass on their way out; outlives sessions.
@@ -75,7 +75,7 @@ impl<S: Sink> Observer<S> {
     /// Those of the sink.
     pub fn drain(&mut self, session: &mut Session, now: MonoNs) -> io::Result<()> {
         loop {
-            let more = session.ring.drain(&mut self.batch);
+            let more = session.source.drain(&mut self.batch);
             self.handle_batch(now);
             if !more {
                 break;

@@ -38,7 +38,6 @@ use crate::probes::counters::{Carried, Counters};
 use crate::probes::module::{self, LastUser, Loading};
 use crate::probes::table::{IPVS_MODULE, PROBES, Way};
 use crate::settings::{Attach, Emit, Format, Settings};
-use crate::source::ring::RingSource;
 use crate::status::{ProbeState, ProbeStatus, SharedStatus, State, Status};
 
 /// Where the node's own files are.
@@ -210,7 +209,7 @@ impl<'a> Agent<'a> {
         self.observing(&programs);
         let session = Session {
             programs,
-            ring: RingSource::new(events),
+            source: events,
         };
         Ok((session, counters, Watch { loading, last_user }))
     }
@@ -227,6 +226,7 @@ impl<'a> Agent<'a> {
             },
             logs: self.settings.kernel_log,
             attach: self.settings.attach,
+            events: self.settings.events,
             btf_file: self.settings.btf.clone(),
             release: self.release.clone(),
         }
@@ -301,11 +301,7 @@ impl<'a> Agent<'a> {
         mut watch: Watch,
         stop: &mut StopSignals,
     ) -> Result<End, Failure> {
-        let ring = RingFd(session.ring.as_raw_fd());
-        // SAFETY: the session outlives this function, and with it the ring's descriptor.
-        let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-        let ring = registered
-            .map_err(|error| Failure::failed(format!("cannot watch the event ring: {error}")))?;
+        let wake = Wake::on(session)?;
         let mut drain = ticks(self.settings.drain_period);
         let mut refresh = ticks(STATUS_PERIOD);
         let mut module = ticks(MODULE_POLL);
@@ -313,12 +309,7 @@ impl<'a> Agent<'a> {
             tokio::select! {
                 () = stop.asked() => break Ok(End::Asked),
                 _ = drain.tick() => {}
-                // The kernel wakes us before the timer only when the ring is half full.
-                ready = ring.readable() => {
-                    if let Ok(mut ready) = ready {
-                        ready.clear_ready();
-                    }
-                }
+                () = wake.asked() => {}
                 _ = refresh.tick() => {
                     observer.refresh(session, MonoNs::now());
                     if session.programs.stat(Stat::LayoutContradicted) > 0 {
@@ -394,12 +385,38 @@ fn printed(told: io::Result<()>) -> Result<bool, Failure> {
     }
 }
 
-/// The ring's descriptor, borrowed from a session for as long as it is watched.
-struct RingFd(RawFd);
+/// The kernel's own call to be read before the timer: the ring is half full.
+struct Wake(Option<AsyncFd<BorrowedRing>>);
 
-impl AsRawFd for RingFd {
+/// The ring's descriptor, borrowed from a session for as long as it is watched.
+struct BorrowedRing(RawFd);
+
+impl AsRawFd for BorrowedRing {
     fn as_raw_fd(&self) -> RawFd {
         self.0
+    }
+}
+
+impl Wake {
+    fn on(session: &Session) -> Result<Self, Failure> {
+        let Some(ring) = session.source.wakes() else {
+            return Ok(Self(None));
+        };
+        // SAFETY: the session outlives its watching, and with it the ring's descriptor.
+        let registered =
+            unsafe { AsyncFd::register_with_interest(BorrowedRing(ring), Interest::READABLE) };
+        registered
+            .map(|ring| Self(Some(ring)))
+            .map_err(|error| Failure::failed(format!("cannot watch the event ring: {error}")))
+    }
+
+    async fn asked(&self) {
+        let Some(ring) = &self.0 else {
+            return std::future::pending().await;
+        };
+        if let Ok(mut ready) = ring.readable().await {
+            ready.clear_ready();
+        }
     }
 }
 

@@ -25,6 +25,7 @@ pub const KEYS: &[&str] = &[
     "emit",
     "kernel_log",
     "attach",
+    "events",
     "btf",
     "format",
 ];
@@ -53,6 +54,17 @@ pub enum Attach {
     Only(Way),
 }
 
+/// How records leave the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// A ring buffer where the kernel has them, perf buffers elsewhere.
+    Auto,
+    /// One ring buffer for all CPUs (Linux 5.8).
+    Ring,
+    /// A perf buffer per CPU.
+    Perf,
+}
+
 /// Form of output on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -77,6 +89,8 @@ pub struct Settings {
     pub kernel_log: bool,
     /// How to hang on functions of ip_vs.
     pub attach: Attach,
+    /// How records leave the kernel.
+    pub events: Events,
     /// File that describes ip_vs instead of what the kernel publishes.
     pub btf: Option<PathBuf>,
     /// Form of output on stdout.
@@ -187,6 +201,7 @@ impl Settings {
             emit: values.checked("emit", "findings or all", "findings", emit)?,
             kernel_log: values.parsed("kernel_log", "true or false", "false")?,
             attach: values.checked("attach", "auto, fexit or kprobe", "auto", attach)?,
+            events: values.checked("events", "auto, ring or perf", "auto", events)?,
             btf: values.text("btf").map(PathBuf::from),
             format: values.checked("format", "text or json", "text", format)?,
         })
@@ -213,6 +228,15 @@ fn attach(text: &str) -> Option<Attach> {
         "auto" => Some(Attach::Auto),
         "fexit" => Some(Attach::Only(Way::Fexit)),
         "kprobe" => Some(Attach::Only(Way::Kprobe)),
+        _ => None,
+    }
+}
+
+fn events(text: &str) -> Option<Events> {
+    match text {
+        "auto" => Some(Events::Auto),
+        "ring" => Some(Events::Ring),
+        "perf" => Some(Events::Perf),
         _ => None,
     }
 }
@@ -387,6 +411,7 @@ mod tests {
             emit: Emit::Findings,
             kernel_log: false,
             attach: Attach::Auto,
+            events: Events::Auto,
             btf: None,
             format: Format::Text,
         };
@@ -445,7 +470,7 @@ mod tests {
         let (typed, outside) = with_file("listne = \"1.1.1.1:1\"\n");
         assert_eq!(
             refusal(&typed, &outside),
-            "unknown key listne in /etc/c.toml, wanted one of listen, log_level, drain_period_ms, emit, kernel_log, attach, btf, format"
+            "unknown key listne in /etc/c.toml, wanted one of listen, log_level, drain_period_ms, emit, kernel_log, attach, events, btf, format"
         );
     }
 

@@ -60,6 +60,7 @@ fn no_destination(call: &impl Call) -> Result<(), Stat> {
         pad: 0,
     };
     attempt::settle(
+        call,
         &syn,
         &target,
         Verdict::dropped(DropCause::IpvsNoDestination),

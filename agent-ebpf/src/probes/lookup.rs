@@ -12,12 +12,12 @@ use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
-use aya_log_ebpf::debug;
 
 use crate::{
     attempt,
     call::{Call, Entry, Fexit, Kretprobe, finish},
     ipvs, packet, proof,
+    transport::debug,
 };
 
 // match-proto 6.1: struct ip_vs_conn *ip_vs_conn_in_get_proto(struct netns_ipvs *ipvs, int af, const struct sk_buff *skb, const struct ip_vs_iphdr *iph)

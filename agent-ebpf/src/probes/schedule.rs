@@ -14,7 +14,6 @@ use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
-use aya_log_ebpf::debug;
 
 use crate::{
     attempt::{self, Verdict},
@@ -23,6 +22,7 @@ use crate::{
     packet::{self, Syn},
     proof,
     read::{field, offset},
+    transport::debug,
 };
 
 // match-proto 6.1: struct ip_vs_conn *ip_vs_schedule(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, int *ignored, struct ip_vs_iphdr *iph)
@@ -73,7 +73,7 @@ fn chosen(call: &impl Call) -> Result<(), Stat> {
         call,
         "SYN from port {}: decision {}", syn.tuple.client_port, verdict.decision as u8
     );
-    attempt::settle(&syn, &target, verdict, 0);
+    attempt::settle(call, &syn, &target, verdict, 0);
     Ok(())
 }
 

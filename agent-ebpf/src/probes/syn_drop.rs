@@ -63,6 +63,7 @@ fn freed(ctx: &RawTracePointContext) -> Result<(), Stat> {
     if attempt::config().emit_syn_drops != 0 {
         // SAFETY: the helper only reads the clock.
         emit::syn_drop(
+            ctx,
             unsafe { bpf_ktime_get_ns() },
             &syn,
             cause,

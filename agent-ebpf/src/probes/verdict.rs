@@ -16,12 +16,12 @@ use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
-use aya_log_ebpf::debug;
 
 use crate::{
     attempt::{self, Pending, Verdict},
     call::{Call, Entry, Fexit, Kretprobe, finish},
     packet,
+    transport::debug,
 };
 
 /// `NF_DROP` (include/uapi/linux/netfilter.h).
@@ -91,6 +91,7 @@ fn decided(call: &impl Call) {
     );
     #[expect(clippy::cast_possible_truncation, reason = "written from a `u8`")]
     attempt::settle(
+        call,
         &pending.syn,
         &pending.target,
         outcome,

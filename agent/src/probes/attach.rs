@@ -10,8 +10,9 @@ use std::sync::Arc;
 use agent_common::config::{Config, DropLocation};
 use agent_common::layout::KernelLayout;
 use agent_common::stat::Stat;
-use aya::maps::{Array, Map, MapData, MapError, RingBuf};
+use aya::maps::{Array, Map, MapData, MapError, MapType};
 use aya::programs::{KProbe, Program, ProgramError, RawTracePoint};
+use aya::sys::is_map_supported;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 
@@ -22,10 +23,18 @@ use crate::kernel::btf::{self, BtfError, Types};
 use crate::kernel::layout::{self, LayoutError};
 use crate::kernel::reasons;
 use crate::kernel::symbols::Symbols;
-use crate::settings::Attach;
+use crate::settings::{Attach, Events};
+use crate::source::Source;
+use crate::source::perf::{PerfError, PerfSource};
+use crate::source::ring::RingSource;
 
-/// The kernel programs, as `build.rs` made them.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs-lens-ring"));
+/// The kernel programs with a ring buffer, as `build.rs` made them.
+static RING_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs-lens-ring"));
+
+/// The same with perf buffers: a map the kernel lacks makes a whole object unloadable.
+static PERF_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs-lens-perf"));
 
 /// The kernel's symbol table.
 const SYMBOL_TABLE: &str = "/proc/kallsyms";
@@ -56,6 +65,9 @@ pub enum AttachError {
     /// The object lacks something this build expects.
     #[error("kernel object holds no {0}")]
     Missing(&'static str),
+    /// The perf buffers cannot be had.
+    #[error(transparent)]
+    Perf(#[from] PerfError),
     /// The programs' own log lines cannot be read.
     #[error("the log of the kernel programs cannot be read: {0}")]
     Log(#[from] aya_log::Error),
@@ -102,6 +114,8 @@ pub struct Wanted {
     pub logs: bool,
     /// The way to hang on module functions.
     pub attach: Attach,
+    /// The way records leave the kernel.
+    pub events: Events,
     /// Types of the module, instead of the kernel's own.
     pub btf_file: Option<PathBuf>,
     /// Release of the running kernel.
@@ -111,7 +125,7 @@ pub struct Wanted {
 /// What [`load`] brings back.
 pub struct Loaded {
     /// The evidence stream.
-    pub events: RingBuf<MapData>,
+    pub events: Source,
     /// What the programs count.
     pub counters: Arc<Counters>,
     /// The programs, not yet on their hooks.
@@ -134,6 +148,42 @@ pub struct Programs {
     armed: Array<MapData, u32>,
 }
 
+/// How records leave the kernel, once it is settled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Ring,
+    Perf,
+}
+
+impl Stream {
+    /// As wanted; without a wish, a ring buffer where this kernel has one.
+    fn of(wanted: Events) -> Self {
+        match wanted {
+            Events::Ring => Self::Ring,
+            Events::Perf => Self::Perf,
+            // Where even asking fails, loading says why.
+            Events::Auto => match is_map_supported(MapType::RingBuf) {
+                Ok(false) => Self::Perf,
+                Ok(true) | Err(_) => Self::Ring,
+            },
+        }
+    }
+
+    const fn object(self) -> &'static [u8] {
+        match self {
+            Self::Ring => RING_OBJECT,
+            Self::Perf => PERF_OBJECT,
+        }
+    }
+
+    fn open(self, map: Map) -> Result<Source, AttachError> {
+        Ok(match self {
+            Self::Ring => Source::Ring(RingSource::new(typed(map, "EVENTS")?)),
+            Self::Perf => Source::Perf(PerfSource::open(typed(map, "EVENTS")?)?),
+        })
+    }
+}
+
 /// Creates the maps and resolves the layout; nothing is attached yet.
 ///
 /// # Errors
@@ -147,16 +197,18 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
         has_drop_reasons: u32::from(causes.is_some()),
         ..wanted.config
     };
-    let mut ebpf = create(&layout, config, wanted.logs)?;
+    let stream = Stream::of(wanted.events);
+    let logs = wanted.logs && stream == Stream::Ring;
+    let mut ebpf = create(stream.object(), &layout, config, logs)?;
     // Before any map is taken out, or it would be missing here.
-    let object = TracingObject::link(OBJECT, &ebpf).map_err(linking)?;
+    let object = TracingObject::link(stream.object(), &ebpf).map_err(linking)?;
     fill_causes(&mut ebpf, causes.as_ref().map_or(&[], |causes| &causes[..]))?;
     fill_locations(&mut ebpf, &symbols)?;
     let counts = typed(take(&mut ebpf, "COUNTS")?, "COUNTS")?;
     let stats = typed(take(&mut ebpf, "STATS")?, "STATS")?;
-    let events = typed(take(&mut ebpf, "EVENTS")?, "EVENTS")?;
+    let events = stream.open(take(&mut ebpf, "EVENTS")?)?;
     let armed = typed(take(&mut ebpf, "ARMED")?, "ARMED")?;
-    let logger = if wanted.logs {
+    let logger = if logs {
         Some(EbpfLogger::init(&mut ebpf)?)
     } else {
         None
@@ -348,14 +400,19 @@ fn read_symbols() -> Result<Symbols, AttachError> {
     Ok(Symbols::parse(&text, &wanted))
 }
 
-fn create(layout: &KernelLayout, config: Config, logs: bool) -> Result<Ebpf, EbpfError> {
+fn create(
+    object: &[u8],
+    layout: &KernelLayout,
+    config: Config,
+    logs: bool,
+) -> Result<Ebpf, EbpfError> {
     // Below every level the verifier removes the log lines from the programs.
     let log_level = if logs { aya_log::Level::Debug as u8 } else { 0 };
     EbpfLoader::new()
         .override_global("LAYOUT", layout, true)
         .override_global("CONFIG", &config, true)
         .override_global(aya_log::LEVEL, &log_level, false)
-        .load(OBJECT)
+        .load(object)
 }
 
 fn fill_causes(ebpf: &mut Ebpf, causes: &[u8]) -> Result<(), AttachError> {

@@ -303,6 +303,7 @@ fn map_fd(map: &Map) -> Option<RawFd> {
     | Map::LruHashMap(data)
     | Map::PerCpuArray(data)
     | Map::PerCpuHashMap(data)
+    | Map::PerfEventArray(data)
     | Map::RingBuf(data)) = map
     else {
         return None;

@@ -1,3 +1,49 @@
 //! Bytes in: raw records from the kernel, untouched. Decoding is not done here.
 
+pub mod perf;
 pub mod ring;
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use bytes::Bytes;
+
+use perf::PerfSource;
+use ring::RingSource;
+
+/// The reading end of the event stream, whichever way the records leave the kernel.
+pub enum Source {
+    /// One ring buffer for all CPUs.
+    Ring(RingSource),
+    /// A perf buffer per CPU.
+    Perf(PerfSource),
+}
+
+impl Source {
+    /// Moves waiting records to `batch`; returns whether more may wait.
+    pub fn drain(&mut self, batch: &mut Vec<Bytes>) -> bool {
+        match self {
+            Self::Ring(source) => source.drain(batch),
+            Self::Perf(source) => {
+                source.drain(batch);
+                false
+            }
+        }
+    }
+
+    /// What becomes readable when the kernel wants to be read before the timer; `None` where only
+    /// the timer tells.
+    pub fn wakes(&self) -> Option<RawFd> {
+        match self {
+            Self::Ring(source) => Some(source.as_raw_fd()),
+            Self::Perf(_) => None,
+        }
+    }
+
+    /// The word for it in status and logs.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Ring(_) => "ring",
+            Self::Perf(_) => "perf",
+        }
+    }
+}

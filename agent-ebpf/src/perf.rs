@@ -1,4 +1,7 @@
-//! The kernel programs of ipvs-lens.
+//! The kernel programs of ipvs-lens, with a perf buffer per CPU for their records (Linux 5.4).
+//!
+//! See `ring.rs`, of which this is the twin for kernels without ring buffers. Nothing in here may
+//! need more than 5.4: no ring buffer, and so no aya-log either.
 //!
 //! Each file under `probes/` is one hook; `attempt` decides what a SYN means, `count` and `emit`
 //! are the only writers of counters and records, `read` is the only reader of kernel memory.
@@ -30,6 +33,8 @@ mod packet;
 mod probes;
 mod proof;
 mod read;
+#[path = "transport/perf.rs"]
+mod transport;
 
 /// Most helpers the programs call (`bpf_probe_read_kernel`, `bpf_ktime_get_ns`) are only open to
 /// programs that declare a GPL-compatible licence.

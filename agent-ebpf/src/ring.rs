@@ -1,0 +1,49 @@
+//! The kernel programs of ipvs-lens, with a ring buffer for their records (Linux 5.8).
+//!
+//! `perf.rs` is the same programs for older kernels: two objects, because a map the kernel lacks
+//! makes a whole object unloadable. The two files differ in `transport` only.
+//!
+//! Each file under `probes/` is one hook; `attempt` decides what a SYN means, `count` and `emit`
+//! are the only writers of counters and records, `read` is the only reader of kernel memory.
+//! Nothing here allocates, loops without bound, or changes what the kernel does with a packet.
+#![no_std]
+#![no_main]
+#![expect(
+    clippy::inline_always,
+    reason = "one program, one function: old verifiers refuse or re-check what is called"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the attribute macros of the hooks want their context by value"
+)]
+#![expect(
+    unstable_features,
+    reason = "inline assembly for this target is not stable yet"
+)]
+#![feature(asm_experimental_arch)]
+
+mod atomic;
+mod attempt;
+mod call;
+mod count;
+mod emit;
+mod ipvs;
+mod maps;
+mod packet;
+mod probes;
+mod proof;
+mod read;
+#[path = "transport/ring.rs"]
+mod transport;
+
+/// Most helpers the programs call (`bpf_probe_read_kernel`, `bpf_ktime_get_ns`) are only open to
+/// programs that declare a GPL-compatible licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
+
+/// Never reached: nothing in the programs panics, and the verifier would refuse it if it could.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
