@@ -34,11 +34,30 @@ pub fn format(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Lints of the host packages; a warning is an error.
+/// Lints of every package; a warning is an error.
 ///
 /// # Errors
 /// When there is a warning.
 pub fn lints(paths: &Paths) -> Result<()> {
+    host_lints(paths)?;
+    kernel_program_lints(paths)
+}
+
+/// The kernel programs compile for their own target only, with the flags their build gives them.
+fn kernel_program_lints(paths: &Paths) -> Result<()> {
+    let mut command = dist::cargo(paths)?;
+    command
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            "--cfg=bpf_target_arch=\"x86_64\"",
+        )
+        .args(["clippy", "--locked", "--release", "--package", "agent-ebpf"])
+        .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core"]);
+    exec::run(command.args(["--", "--deny", "warnings"]))
+}
+
+fn host_lints(paths: &Paths) -> Result<()> {
     say("checking the lints");
     let mut command = dist::cargo(paths)?;
     command.args(["clippy", "--locked", "--all-targets"]);
