@@ -376,5 +376,5 @@ const EMPTY_TARGET: Target = Target {
     state: 0,
     removed: 0,
     controlled: 0,
-    pad: 0,
+    bound: 0,
 };

@@ -30,8 +30,8 @@ pub struct Target {
     pub removed: u8,
     /// 1: the entry belongs to a persistence template.
     pub controlled: u8,
-    /// Always 0.
-    pub pad: u8,
+    /// 1: the entry is bound to a real server; 0: it names an address only.
+    pub bound: u8,
 }
 
 impl Target {
@@ -79,8 +79,9 @@ fn bound(dest: u64, family: u8, netns: u32) -> Probe<Target> {
     };
     if fwmark == 0 {
         service.addr = packet::address(dest, offset!(dest_vaddr), family)?;
+        let protocol: u16 = field(dest, offset!(dest_protocol))?;
         service.port = u16::from_be(field(dest, offset!(dest_vport))?);
-        service.proto = TCP;
+        service.proto = u8::try_from(protocol).unwrap_or(u8::MAX);
     }
     Ok(Target {
         service,
@@ -89,7 +90,7 @@ fn bound(dest: u64, family: u8, netns: u32) -> Probe<Target> {
         state: 0,
         removed: u8::from(!available(dest)?),
         controlled: 0,
-        pad: 0,
+        bound: 1,
     })
 }
 
@@ -118,7 +119,7 @@ fn unbound(conn: u64, family: u8, netns: u32) -> Probe<Target> {
         state: 0,
         removed: 0,
         controlled: 0,
-        pad: 0,
+        bound: 0,
     })
 }
 

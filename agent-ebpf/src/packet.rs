@@ -40,16 +40,17 @@ pub struct Syn {
 
 /// Whether a flags byte opens a connection.
 #[inline(always)]
-pub const fn is_syn(flags: u8) -> bool {
+const fn is_syn(flags: u8) -> bool {
     flags & (TCP_SYN | TCP_ACK) == TCP_SYN
 }
 
-/// Address of the TCP header, if the packet is the first fragment of a TCP packet of a connection
-/// itself (no ICMP error about one, no reply).
+/// Address of the TCP header of a packet that opens a connection; `None` for any other packet, an
+/// ICMP error about a connection or a reply included.
 ///
-/// `skb` and `iph` are arguments of a traced function. `None`: not for us.
+/// `skb` and `iph` are arguments of a traced function. Most packets open nothing, so what tells
+/// that comes first and what only a SYN needs comes last.
 #[inline(always)]
-pub fn tcp_header(load: &impl Load, skb: u64, iph: u64) -> Probe<Option<u64>> {
+pub fn opening(load: &impl Load, skb: u64, iph: u64) -> Probe<Option<u64>> {
     let protocol: u16 = load.load(iph, offset!(iphdr_protocol))?;
     if protocol != u16::from(TCP) {
         return Ok(None);
@@ -58,24 +59,37 @@ pub fn tcp_header(load: &impl Load, skb: u64, iph: u64) -> Probe<Option<u64>> {
     if flags != 0 {
         return Ok(None);
     }
-    let fragment_offset: u16 = load.load(iph, offset!(iphdr_fragoffs))?;
-    if fragment_offset != 0 {
-        return Ok(None);
-    }
     let header_offset: u32 = load.load(iph, offset!(iphdr_len))?;
-    let len: u32 = load.load(skb, offset!(skb_len))?;
     let outside: u32 = load.load(skb, offset!(skb_data_len))?;
-    let linear = len.wrapping_sub(outside);
-    if linear < header_offset.wrapping_add(TCP_HEADER_TO_FLAGS_BYTES) {
-        return Err(Stat::HeaderNotLinear);
+    if outside != 0 && !header_is_linear(load, skb, header_offset, outside)? {
+        return if is_first_fragment(load, iph)? {
+            Err(Stat::HeaderNotLinear)
+        } else {
+            Ok(None)
+        };
     }
     let data: u64 = load.load(skb, offset!(skb_data))?;
-    Ok(Some(data.wrapping_add(u64::from(header_offset))))
+    let tcp = data.wrapping_add(u64::from(header_offset));
+    let opens = opens_connection(tcp)? && is_first_fragment(load, iph)?;
+    Ok(opens.then_some(tcp))
+}
+
+#[inline(always)]
+fn header_is_linear(load: &impl Load, skb: u64, header_offset: u32, outside: u32) -> Probe<bool> {
+    let len: u32 = load.load(skb, offset!(skb_len))?;
+    Ok(len.wrapping_sub(outside) >= header_offset.wrapping_add(TCP_HEADER_TO_FLAGS_BYTES))
+}
+
+/// Only the first fragment carries a TCP header; elsewhere its place holds payload.
+#[inline(always)]
+fn is_first_fragment(load: &impl Load, iph: u64) -> Probe<bool> {
+    let fragment_offset: u16 = load.load(iph, offset!(iphdr_fragoffs))?;
+    Ok(fragment_offset == 0)
 }
 
 /// Whether the TCP packet whose header is at `tcp` opens a connection.
 #[inline(always)]
-pub fn opens_connection(tcp: u64) -> Probe<bool> {
+fn opens_connection(tcp: u64) -> Probe<bool> {
     let flags: u8 = field(tcp + TCP_FLAGS_OFFSET, 0)?;
     Ok(is_syn(flags))
 }

@@ -17,6 +17,7 @@ use crate::{
     attempt::{self, Verdict},
     call::{Call, Entry, Fexit, Kretprobe, finish},
     ipvs::{self, Target},
+    proof,
 };
 
 // match-proto 6.1: int ip_vs_leave(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, struct ip_vs_iphdr *iph)
@@ -51,13 +52,13 @@ fn no_destination(call: &impl Call) -> Result<(), Stat> {
     };
     attempt::end(skb);
     let target = Target {
-        service: ipvs::service(svc, syn.tuple.netns)?,
+        service: proof::service(&syn, proof::readable(ipvs::service(svc, syn.tuple.netns))?)?,
         real_server: RealServerKey::NONE,
         weight: 0,
         state: 0,
         removed: 0,
         controlled: 0,
-        pad: 0,
+        bound: 0,
     };
     attempt::settle(
         call,

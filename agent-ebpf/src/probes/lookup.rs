@@ -5,7 +5,7 @@
 //! **Cannot see** SYNs that find no entry (they go to `schedule`), nor entries of other
 //! protocols than TCP.
 //! **Cost** every packet of the IPVS hook runs this: a miss leaves after one load and a branch, a
-//! packet that is no SYN after eight loads and one helper call.
+//! packet that is no SYN after six loads and one helper call.
 
 use agent_common::stat::Stat;
 use aya_ebpf::{
@@ -16,7 +16,8 @@ use aya_ebpf::{
 use crate::{
     attempt,
     call::{Call, Entry, Fexit, Kretprobe, finish},
-    ipvs, packet, proof,
+    ipvs, packet,
+    proof::{self, Origin},
     transport::debug,
 };
 
@@ -45,9 +46,9 @@ pub fn il_lookup_r(ctx: RetProbeContext) -> u32 {
 /// Keeps a call only for a SYN, so that other packets cost the return probe nothing.
 #[inline(always)]
 fn keep_syn(entry: &Entry<'_>) -> Result<(), Stat> {
-    match packet::tcp_header(entry, entry.arg(2), entry.arg(3))? {
-        Some(tcp) if packet::opens_connection(tcp)? => entry.keep(),
-        _ => Ok(()),
+    match packet::opening(entry, entry.arg(2), entry.arg(3))? {
+        Some(_) => entry.keep(),
+        None => Ok(()),
     }
 }
 
@@ -58,17 +59,16 @@ fn met_entry(call: &impl Call) -> Result<(), Stat> {
         return Ok(());
     }
     let (skb, iph) = (call.arg(2), call.arg(3));
-    let Some(tcp) = packet::tcp_header(call, skb, iph)? else {
+    let Some(tcp) = packet::opening(call, skb, iph)? else {
         return Ok(());
     };
-    if !packet::opens_connection(tcp)? || !attempt::is_armed() {
+    if !attempt::is_armed() {
         return Ok(());
     }
-    let netns = ipvs::netns(call.arg(0))?;
+    let netns = proof::readable(ipvs::netns(call.arg(0)))?;
     let family = packet::family(call.arg(1));
     let syn = packet::syn(iph, tcp, family, netns)?;
-    let target = ipvs::target(conn, family, netns)?;
-    proof::check(conn, skb, &syn, &target)?;
+    let target = proof::target(conn, skb, &syn, Origin::Table)?;
     debug!(
         call,
         "SYN from port {} met an entry in state {}", syn.tuple.client_port, target.state

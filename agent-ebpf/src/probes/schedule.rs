@@ -20,7 +20,7 @@ use crate::{
     call::{Call, Entry, Fexit, Kretprobe, finish},
     ipvs,
     packet::{self, Syn},
-    proof,
+    proof::{self, Origin},
     read::{field, offset},
     transport::debug,
 };
@@ -56,8 +56,7 @@ fn chosen(call: &impl Call) -> Result<(), Stat> {
     let Some(syn) = syn_of(call, svc, skb, iph)? else {
         return Ok(());
     };
-    let target = ipvs::target(conn, syn.tuple.family, syn.tuple.netns)?;
-    proof::check(conn, skb, &syn, &target)?;
+    let target = proof::target(conn, skb, &syn, Origin::Scheduler)?;
     let met_entry = attempt::waiting(skb).is_some();
     if met_entry {
         attempt::end(skb);
@@ -80,14 +79,14 @@ fn chosen(call: &impl Call) -> Result<(), Stat> {
 /// The SYN that made IPVS look for a server of `svc`; `None` for any other packet.
 #[inline(always)]
 pub fn syn_of(call: &impl Call, svc: u64, skb: u64, iph: u64) -> Result<Option<Syn>, Stat> {
-    let Some(tcp) = packet::tcp_header(call, skb, iph)? else {
+    let Some(tcp) = packet::opening(call, skb, iph)? else {
         return Ok(None);
     };
-    if !packet::opens_connection(tcp)? || !attempt::is_armed() {
+    if !attempt::is_armed() {
         return Ok(None);
     }
-    let ipvs: u64 = field(svc, offset!(svc_ipvs))?;
-    let netns = ipvs::netns(ipvs)?;
-    let af: u16 = field(svc, offset!(svc_af))?;
+    let ipvs: u64 = proof::readable(field(svc, offset!(svc_ipvs)))?;
+    let netns = proof::readable(ipvs::netns(ipvs))?;
+    let af: u16 = proof::readable(field(svc, offset!(svc_af)))?;
     packet::syn(iph, tcp, packet::family(u64::from(af)), netns).map(Some)
 }
