@@ -15,12 +15,21 @@ pub struct Loading {
     inode: u64,
 }
 
-/// The module as it is loaded now; `None` when it is not.
+/// The module as it is loaded now; `None` when it is not, or not yet, or not any more.
+///
+/// Its directory is there before it can be probed and until after it is gone; only in between is
+/// it `live`. A module built into the kernel has no such state and is always there.
 pub fn loading() -> Option<Loading> {
-    let metadata = fs::metadata(directory()).ok()?;
-    Some(Loading {
+    let directory = directory();
+    let metadata = fs::metadata(&directory).ok()?;
+    let state = fs::read_to_string(directory.join("initstate"));
+    is_live(state.as_deref().ok()).then(|| Loading {
         inode: metadata.ino(),
     })
+}
+
+fn is_live(state: Option<&str>) -> bool {
+    state.is_none_or(|state| state.trim() == "live")
 }
 
 /// References to the module: schedulers, services, and programs attached to its functions.
@@ -69,7 +78,13 @@ impl LastUser {
 
 #[cfg(test)]
 mod tests {
-    use super::LastUser;
+    use super::{LastUser, is_live};
+
+    #[test]
+    fn a_module_that_comes_or_goes_is_not_there() {
+        assert!(is_live(Some("live\n")) && is_live(None));
+        assert!(!is_live(Some("coming\n")) && !is_live(Some("going\n")));
+    }
 
     #[test]
     fn a_module_nobody_has_used_is_held() {
