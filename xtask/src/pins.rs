@@ -34,6 +34,32 @@ pub struct Pass {
     pub settings: &'static [&'static str],
 }
 
+impl Pass {
+    /// The kernel and the settings, for people.
+    pub fn name(&self) -> String {
+        [&[self.kernel], self.settings].concat().join(" ")
+    }
+
+    /// The settings as words of the kernel's command line.
+    pub fn words(&self) -> Vec<String> {
+        self.settings.iter().copied().map(str::to_owned).collect()
+    }
+}
+
+/// Every kernel as the agent picks for itself, then by kprobes and perf buffers, which the newest
+/// and the oldest share.
+pub fn matrix() -> impl Iterator<Item = Pass> {
+    const OLD_WAYS: &[&str] = &["IPVS_LENS_ATTACH=kprobe", "IPVS_LENS_EVENTS=perf"];
+    [&[], OLD_WAYS]
+        .into_iter()
+        .flat_map(|settings: &'static [&'static str]| {
+            KERNELS.iter().map(move |kernel| Pass {
+                kernel: kernel.name,
+                settings,
+            })
+        })
+}
+
 /// What the test verb runs: both ways in, both ways out, and the oldest kernel there is.
 pub const TEST_PASSES: &[Pass] = &[
     Pass {
@@ -161,6 +187,17 @@ pub const KERNELS: &[Kernel] = &[
             size_bytes: 21_521_796,
         }],
     },
+    // Before a stable update put `cflags` into `ip_vs_dest` and moved what follows it.
+    Kernel {
+        name: "6.1.170",
+        release: "6.1.0-47-cloud-amd64",
+        packages: &[Package {
+            archive: Archive::Debian,
+            path: "pool/main/l/linux-signed-amd64/linux-image-6.1.0-47-cloud-amd64_6.1.170-3_amd64.deb",
+            sha256: "139e51253b0d93db1ba3eb87707f76f3c5a7d83a50a5e5aacbda010ad21bd73a",
+            size_bytes: 26_429_640,
+        }],
+    },
     Kernel {
         name: "6.1",
         release: "6.1.0-56-cloud-amd64",
@@ -169,6 +206,17 @@ pub const KERNELS: &[Kernel] = &[
             path: "pool/updates/main/l/linux-signed-amd64/linux-image-6.1.0-56-cloud-amd64_6.1.192-2_amd64.deb",
             sha256: "e7d02b943971edcb8790e256c02cfab3bca6c3d37c1bf25392a57c71300615ee",
             size_bytes: 26_713_492,
+        }],
+    },
+    // As 6.1.170: before `cflags`.
+    Kernel {
+        name: "6.12.94",
+        release: "6.12.94+deb13-cloud-amd64",
+        packages: &[Package {
+            archive: Archive::Debian,
+            path: "pool/main/l/linux-signed-amd64/linux-image-6.12.94+deb13-cloud-amd64_6.12.94-1_amd64.deb",
+            sha256: "f82b346fdae89e52d80f5bb4576ae447ddca186dce38e1b6b00a9325e0ae6eaf",
+            size_bytes: 34_283_892,
         }],
     },
     Kernel {

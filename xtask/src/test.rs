@@ -34,13 +34,11 @@ pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
     let mut steps = host_steps(paths);
     if !args.fast {
         for pass in pins::TEST_PASSES {
-            let run = || {
-                let settings: Vec<String> =
-                    pass.settings.iter().copied().map(str::to_owned).collect();
-                vm::scenarios(paths, pass.kernel, &[], &settings, false)
-            };
-            let name = [&[pass.kernel], pass.settings].concat().join(" ");
-            steps.push((format!("scenarios on kernel {name}"), Box::new(run)));
+            let run = || vm::scenarios(paths, pass.kernel, &[], &pass.words(), false);
+            steps.push((
+                format!("scenarios on kernel {}", pass.name()),
+                Box::new(run),
+            ));
         }
     }
     let mut lines = Vec::new();

@@ -28,9 +28,13 @@ const DEMO_END: &str = "DONE";
 
 /// Arguments of `cargo xtask vm`.
 #[derive(Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct VmArgs {
     /// Kernel to boot, for example 6.1
-    #[arg(required_unless_present = "list")]
+    #[arg(required_unless_present_any = ["list", "matrix"])]
     kernel: Option<String>,
     /// Scenarios to run; all when none is named
     scenarios: Vec<String>,
@@ -40,6 +44,9 @@ pub struct VmArgs {
     /// Print the kernels and scenarios there are
     #[arg(long, conflicts_with_all = ["kernel", "scenarios", "shell"])]
     list: bool,
+    /// Run every scenario on every kernel, by every way in and out
+    #[arg(long, conflicts_with_all = ["kernel", "scenarios", "shell", "list"])]
+    matrix: bool,
     /// Add a word to the kernel's command line
     #[arg(long = "kernel-arg", value_name = "WORD", allow_hyphen_values = true)]
     kernel_args: Vec<String>,
@@ -61,6 +68,9 @@ pub struct DemoArgs {
 /// # Errors
 /// When the guest cannot be booted or a scenario fails.
 pub fn vm(paths: &Paths, args: &VmArgs) -> Result<()> {
+    if args.matrix {
+        return matrix(paths);
+    }
     let Some(name) = &args.kernel else {
         return list(paths);
     };
@@ -85,6 +95,29 @@ pub fn vm(paths: &Paths, args: &VmArgs) -> Result<()> {
     if tally.failed > 0 {
         bail!("{} scenarios failed on kernel {name}", tally.failed);
     }
+    Ok(())
+}
+
+/// Every pass of the matrix, whatever became of those before it; a line each at the end.
+fn matrix(paths: &Paths) -> Result<()> {
+    let mut total = Tally::default();
+    let mut lines = Vec::new();
+    for pass in pins::matrix() {
+        exec::say(pass.name());
+        let tally =
+            scenarios(paths, pass.kernel, &[], &pass.words(), false).unwrap_or_else(|error| {
+                eprintln!("xtask: {}: {error:#}", pass.name());
+                Tally::FAILED
+            });
+        lines.push(format!(
+            "{}: {tally}, {} skipped",
+            pass.name(),
+            tally.skipped
+        ));
+        total += tally;
+    }
+    println!("\n{}\n{total}", lines.join("\n"));
+    ensure!(total.failed == 0, "{} scenarios failed", total.failed);
     Ok(())
 }
 

@@ -54,8 +54,16 @@ impl Agent {
     /// # Errors
     /// The binary cannot be started.
     pub fn spawn() -> Result<Self> {
-        let mut command = Command::new(BINARY);
-        Process::start(command.arg("run"), Path::new(STDOUT), Path::new(LOG)).map(|process| Self {
+        Self::spawn_with(&[])
+    }
+
+    /// Starts it with these options and returns at once.
+    ///
+    /// # Errors
+    /// The binary cannot be started.
+    pub fn spawn_with(options: &[&str]) -> Result<Self> {
+        let process = start_command(Command::new(BINARY).arg("run").args(options))?;
+        Ok(Self {
             process,
             address: LISTEN.into(),
         })

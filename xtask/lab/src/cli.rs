@@ -1,6 +1,6 @@
 //! The subcommands, for init and for a person in the guest's shell.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,7 +11,7 @@ use crate::director::{self, Transport};
 use crate::lab::Lab;
 use crate::scenarios::{self, SCENARIOS};
 use crate::socket::Close;
-use crate::topology::{self, CLIENT, CLIENT_NETNS, Topology, VIP};
+use crate::topology::{self, CLIENT, CLIENT_NETNS, Site, Topology, VIP};
 use crate::traffic::{self, Plan, Protocol};
 
 #[derive(Parser)]
@@ -47,11 +47,11 @@ struct Traffic {
     #[arg(long, default_value = CLIENT_NETNS)]
     netns: String,
     /// Client's address.
-    #[arg(long, default_value_t = CLIENT)]
-    source: Ipv4Addr,
+    #[arg(long, default_value_t = CLIENT.into())]
+    source: IpAddr,
     /// Where to connect to.
-    #[arg(long, default_value_t = VIP)]
-    target: SocketAddrV4,
+    #[arg(long, default_value_t = VIP.into())]
+    target: SocketAddr,
     /// Transport.
     #[arg(long, value_enum, default_value = "tcp")]
     protocol: Protocol,
@@ -93,14 +93,14 @@ pub fn run() -> Result<()> {
         Cli::Topology(TopologyCommand::Down) => {
             director::reset();
             topology::remove();
-            director::ensure_reset()
+            director::reset_for_good()
         }
         Cli::Traffic(arguments) => print_report(&arguments),
     }
 }
 
 fn serve_by_hand() -> Result<()> {
-    let topology = Topology::up()?;
+    let topology = Topology::up(Site::Main)?;
     director::load(&[])?;
     for transport in [Transport::Tcp, Transport::Udp] {
         director::add_service(transport, &topology::REAL_SERVERS)?;

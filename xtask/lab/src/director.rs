@@ -2,13 +2,15 @@
 //!
 //! Every scenario starts with `ip_vs` unloaded, because only unloading it forgets its entries.
 
-use std::fmt::Write as _;
 use std::fs;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::service::{Key, ORDINARY, Service};
 use crate::topology::{RealServer, VIP};
-use crate::{command, sysctl};
+use crate::{command, sysctl, wait};
 
 /// Modules that are unloaded to forget IPVS's and conntrack's entries, users before used.
 const MODULES: [&str; 5] = [
@@ -19,25 +21,26 @@ const MODULES: [&str; 5] = [
     "nf_conntrack",
 ];
 
+/// The modules of IPVS among them.
+const IPVS_MODULES: [&str; 2] = ["ip_vs_rr", "ip_vs"];
+
+/// Until the last user of a module is gone: deleting a network namespace takes its time.
+const RESET_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long `rmmod ip_vs` may be refused to somebody who tries again. The agent holds the module
+/// for a second or two at most; the rest is for the emulation.
+const UNLOAD_LIMIT: Duration = Duration::from_secs(4);
+
 /// The firewall tool; the guest has the flavour that speaks to nf_tables, as current systems do.
 const IPTABLES: &str = "iptables";
 
-/// Which transport a virtual service has.
+/// Which transport the ordinary service has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// `ipvsadm -t`.
     Tcp,
     /// `ipvsadm -u`.
     Udp,
-}
-
-impl Transport {
-    fn flag(self) -> &'static str {
-        match self {
-            Self::Tcp => "-t",
-            Self::Udp => "-u",
-        }
-    }
 }
 
 /// Loads `ip_vs` and sets its parameters (`net.ipv4.vs.*`).
@@ -59,49 +62,40 @@ pub fn set(name: &str, value: &str) -> Result<()> {
     sysctl::write(&format!("net/ipv4/vs/{name}"), value)
 }
 
-/// Creates the service on [`VIP`] with these real servers, weight 1, round robin, NAT.
+/// Creates the ordinary service with these real servers, weight 1, round robin, NAT.
 ///
 /// # Errors
 /// `ipvsadm` refused it.
 pub fn add_service(transport: Transport, servers: &[RealServer]) -> Result<()> {
-    let mut rules = format!("-A {} {VIP} -s rr\n", transport.flag());
-    for rs in servers {
-        let _ = writeln!(
-            rules,
-            "-a {} {VIP} -r {} -m -w 1",
-            transport.flag(),
-            rs.address()
-        );
-    }
-    command::run_with_input("ipvsadm", &["-R"], &rules).map(drop)
+    let key = match transport {
+        Transport::Tcp => ORDINARY.key,
+        Transport::Udp => Key::Udp(VIP.into()),
+    };
+    Service { key, ..ORDINARY }.create(servers)
 }
 
-/// Adds a real server with weight 1 to the TCP service.
+/// Adds a real server with weight 1 to the ordinary service.
 ///
 /// # Errors
 /// `ipvsadm` refused it.
 pub fn add_real_server(rs: RealServer) -> Result<()> {
-    command::line(&format!("ipvsadm -a -t {VIP} -r {} -m -w 1", rs.address())).map(drop)
+    ORDINARY.add(rs)
 }
 
-/// Sets the weight of a real server of the TCP service; 0 drains it.
+/// Sets the weight of a real server of the ordinary service; 0 drains it.
 ///
 /// # Errors
 /// `ipvsadm` refused it.
 pub fn set_weight(rs: RealServer, weight: u32) -> Result<()> {
-    command::line(&format!(
-        "ipvsadm -e -t {VIP} -r {} -m -w {weight}",
-        rs.address()
-    ))
-    .map(drop)
+    ORDINARY.set_weight(rs, weight)
 }
 
-/// Removes a real server from the TCP service.
+/// Removes a real server from the ordinary service.
 ///
 /// # Errors
 /// `ipvsadm` refused it.
 pub fn delete_real_server(rs: RealServer) -> Result<()> {
-    command::line(&format!("ipvsadm -d -t {VIP} -r {}", rs.address())).map(drop)
+    ORDINARY.delete(rs)
 }
 
 /// Makes netfilter track connections in the director's namespace, as any cluster node does.
@@ -144,6 +138,18 @@ impl SynDrop {
     }
 }
 
+/// Marks every packet to this address and port before IPVS sees it.
+///
+/// # Errors
+/// `iptables` failed.
+pub fn mark(target: SocketAddrV4, mark: u32) -> Result<()> {
+    let (address, port) = (target.ip(), target.port());
+    command::line(&format!(
+        "{IPTABLES} -t mangle -A PREROUTING -d {address} -p tcp --dport {port} -j MARK --set-mark {mark}"
+    ))
+    .map(drop)
+}
+
 /// Packets the rules of the INPUT chain have dropped so far, by the kernel's own count.
 ///
 /// # Errors
@@ -164,7 +170,9 @@ pub fn reset() {
         let _ = command::line("ipvsadm -C");
     }
     if is_loaded("nf_tables") {
-        let _ = command::line(&format!("{IPTABLES} -F"));
+        for table in ["filter", "mangle"] {
+            let _ = command::line(&format!("{IPTABLES} -t {table} -F"));
+        }
     }
     for module in MODULES {
         if is_loaded(module) {
@@ -173,13 +181,37 @@ pub fn reset() {
     }
 }
 
+/// As [`reset`], until nothing is left: the services of a deleted network namespace go a moment
+/// after it.
+///
 /// # Errors
 /// A module of [`MODULES`] is still loaded, most likely because a probe holds it.
-pub fn ensure_reset() -> Result<()> {
-    let left: Vec<_> = MODULES
-        .into_iter()
-        .filter(|module| is_loaded(module))
-        .collect();
+pub fn reset_for_good() -> Result<()> {
+    wait::until("IPVS and conntrack to be unloaded", RESET_LIMIT, || {
+        reset();
+        ensure_unloaded(&MODULES)
+    })
+}
+
+/// Takes the services down and unloads `ip_vs` as an administrator does who tries again;
+/// returns how long it took.
+///
+/// # Errors
+/// It is still loaded after [`UNLOAD_LIMIT`].
+pub fn unload() -> Result<Duration> {
+    let start = Instant::now();
+    command::line("ipvsadm -C")?;
+    wait::until("ip_vs to be unloaded", UNLOAD_LIMIT, || {
+        for module in IPVS_MODULES.into_iter().filter(|module| is_loaded(module)) {
+            command::run("rmmod", &[module])?;
+        }
+        Ok(())
+    })?;
+    Ok(start.elapsed())
+}
+
+fn ensure_unloaded(modules: &[&str]) -> Result<()> {
+    let left: Vec<_> = modules.iter().filter(|module| is_loaded(module)).collect();
     ensure!(
         left.is_empty(),
         "modules {left:?} cannot be unloaded: something still uses them; /proc/modules:\n{}",

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use anyhow::{Result, bail};
 
 use crate::scrape::{Sample, Scrape};
-use crate::topology::{RealServer, VIP};
+use crate::service::{Labels, ORDINARY, Service};
+use crate::topology::RealServer;
 
 const CONNECTIONS: &str = "ipvs_lens_connections_total";
 const STALE: &str = "ipvs_lens_stale_connections_total";
@@ -18,12 +19,14 @@ const LOST: &str = "ipvs_lens_events_lost_total";
 const EXACT: [&str; 5] = [LOST, CONNECTIONS, STALE, SYN_DROPS, DELAY_COUNT];
 
 /// A set of series with their values; expecting 0 is the same as expecting nothing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Expected {
+    /// Service of the series that are added.
+    service: Service,
+    /// Labels of that service besides the usual ones.
+    more: Labels,
     series: Vec<Series>,
 }
-
-type Labels = Vec<(&'static str, String)>;
 
 /// One series with its value, not 0.
 #[derive(Clone, Debug)]
@@ -46,12 +49,42 @@ impl std::fmt::Display for Series {
 }
 
 impl Expected {
-    /// Nothing counted.
+    /// Nothing counted; what is added is the ordinary service's.
     pub fn none() -> Self {
-        Self::default()
+        Self::of(ORDINARY)
     }
 
-    /// `count` attempts on the lab's TCP service with this decision.
+    /// Nothing counted; what is added is this service's.
+    pub fn of(service: Service) -> Self {
+        Self {
+            service,
+            more: Vec::new(),
+            series: Vec::new(),
+        }
+    }
+
+    /// What is added from here on is labelled with this network namespace.
+    #[must_use]
+    pub fn in_netns(mut self, inode: u64) -> Self {
+        self.more = vec![("netns", inode.to_string())];
+        self
+    }
+
+    /// What both expect.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.series.extend(other.series);
+        self
+    }
+
+    /// `count` events lost for this reason.
+    #[must_use]
+    pub fn lost(mut self, reason: &'static str, count: usize) -> Self {
+        self.push(LOST, vec![("reason", reason.to_owned())], count);
+        self
+    }
+
+    /// `count` attempts on the service with this decision.
     #[must_use]
     pub fn decision(self, decision: &'static str, count: usize) -> Self {
         self.service_series(CONNECTIONS, ("decision", decision), count)
@@ -60,7 +93,7 @@ impl Expected {
     /// `count` attempts sent to this stale real server.
     #[must_use]
     pub fn stale(mut self, rs: RealServer, cause: &'static str, count: usize) -> Self {
-        let mut labels = real_server_labels(rs);
+        let mut labels = self.real_server_labels(rs);
         labels.push(("cause", cause.to_owned()));
         self.push(STALE, labels, count);
         self
@@ -69,11 +102,11 @@ impl Expected {
     /// `count` connections that the scheduler or an old entry gave to this real server.
     #[must_use]
     pub fn new_connections(mut self, rs: RealServer, count: usize) -> Self {
-        self.push(NEW_CONNECTIONS, real_server_labels(rs), count);
+        self.push(NEW_CONNECTIONS, self.real_server_labels(rs), count);
         self
     }
 
-    /// `count` SYN packets to the lab's TCP service that died for this cause.
+    /// `count` SYN packets to the service that died for this cause.
     #[must_use]
     pub fn syn_drops(self, cause: &'static str, count: usize) -> Self {
         self.service_series(SYN_DROPS, ("cause", cause), count)
@@ -82,7 +115,7 @@ impl Expected {
     /// `count` SYN packets that died for this cause under addresses that are no service's.
     #[must_use]
     pub fn syn_drops_elsewhere(mut self, cause: &'static str, count: usize) -> Self {
-        let mut labels: Labels = service_labels();
+        let mut labels = self.service.labels();
         for (_, value) in &mut labels {
             value.clear();
         }
@@ -103,10 +136,18 @@ impl Expected {
         label: (&'static str, &str),
         count: usize,
     ) -> Self {
-        let mut labels = service_labels();
+        let mut labels = self.service_labels();
         labels.push((label.0, label.1.to_owned()));
         self.push(family, labels, count);
         self
+    }
+
+    fn service_labels(&self) -> Labels {
+        [self.service.labels(), self.more.clone()].concat()
+    }
+
+    fn real_server_labels(&self, rs: RealServer) -> Labels {
+        [self.service.labels_of(rs), self.more.clone()].concat()
     }
 
     fn push(&mut self, family: &'static str, labels: Labels, count: usize) {
@@ -159,22 +200,6 @@ impl Expected {
         }
         bail!("the agent's counts differ:\n{wrong}")
     }
-}
-
-fn service_labels() -> Labels {
-    vec![
-        ("proto", "TCP".to_owned()),
-        ("local_address", VIP.ip().to_string()),
-        ("local_port", VIP.port().to_string()),
-        ("local_mark", String::new()),
-    ]
-}
-
-fn real_server_labels(rs: RealServer) -> Labels {
-    let mut labels = service_labels();
-    labels.push(("remote_address", rs.address().ip().to_string()));
-    labels.push(("remote_port", rs.address().port().to_string()));
-    labels
 }
 
 #[cfg(test)]

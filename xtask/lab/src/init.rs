@@ -185,7 +185,7 @@ fn run_shell(release: &str) -> Result<()> {
     // The console gives no size and no job control by itself: setsid and cttyhack do.
     run_child(
         Command::new("busybox")
-            .args(["setsid", "cttyhack", "sh"])
+            .args(["setsid", "cttyhack", "/bin/sh"])
             .env("HOME", "/"),
         Duration::MAX,
     )

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::bpf::Inventory;
 use crate::report::Report;
 use crate::socket::Close;
-use crate::topology::{self, CLIENT, CLIENT_NETNS, Topology, VIP};
+use crate::topology::{self, CLIENT, CLIENT_NETNS, Site, Topology, VIP};
 use crate::traffic::{self, Background, Plan, Protocol};
 use crate::{agent, director};
 
@@ -46,11 +46,10 @@ impl Lab {
 
     fn up() -> Result<Self> {
         topology::remove();
-        director::reset();
-        director::ensure_reset()?;
+        director::reset_for_good()?;
         let _ = std::fs::remove_file(agent::LOG);
         Ok(Self {
-            topology: Topology::up()?,
+            topology: Topology::up(Site::Main)?,
             bpf_before: Inventory::take()?,
             client_netns: CLIENT_NETNS,
         })
@@ -60,14 +59,14 @@ impl Lab {
         self.bpf_before.ensure_nothing_new()?;
         director::reset();
         self.topology.down()?;
-        director::ensure_reset().context("after the scenario")
+        director::reset_for_good().context("after the scenario")
     }
 
     /// A plan for clean TCP connections, one from each of `ports`.
     pub fn plan(ports: Vec<u16>) -> Plan {
         Plan {
-            source: CLIENT,
-            target: VIP,
+            source: CLIENT.into(),
+            target: VIP.into(),
             protocol: Protocol::Tcp,
             ports,
             rounds: 1,

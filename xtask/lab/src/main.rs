@@ -2,6 +2,7 @@
 
 mod agent;
 mod bpf;
+mod btf;
 mod cli;
 mod cmdline;
 mod command;
@@ -12,12 +13,14 @@ mod http;
 mod init;
 mod lab;
 mod netns;
+mod paths;
 mod process;
 mod report;
 mod results;
 mod scenarios;
 mod scrape;
 mod server;
+mod service;
 mod socket;
 mod sysctl;
 mod topology;

@@ -4,7 +4,7 @@
 //! client's choice, and the tests rest on it.
 
 use std::io::{ErrorKind, Read as _};
-use std::net::{SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ impl Server {
     ///
     /// # Errors
     /// The namespace or the address does not exist, or the port is taken.
-    pub fn start(netns: Option<&str>, name: &str, address: SocketAddrV4) -> Result<Self> {
+    pub fn start(netns: Option<&str>, name: &str, address: SocketAddr) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (bound, is_bound) = channel();
         let thread = {
@@ -84,7 +84,7 @@ impl Drop for Server {
     }
 }
 
-fn serve(name: &str, address: SocketAddrV4, stop: &AtomicBool, bound: &Sender<()>) -> Result<()> {
+fn serve(name: &str, address: SocketAddr, stop: &AtomicBool, bound: &Sender<()>) -> Result<()> {
     let listener = TcpListener::bind(address)
         .with_context(|| format!("server {name}: listen on {address}"))?;
     let datagrams =

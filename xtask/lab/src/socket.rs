@@ -3,7 +3,7 @@
 //! Must send no packet that the caller did not ask for: the tests count packets.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockopt, setsockopt, socket,
-    sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, setsockopt,
+    socket, sockopt,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,17 +80,21 @@ pub struct Connected {
 impl Client {
     /// # Errors
     /// The source port is in use, or the address is not ours.
-    pub fn bind(source: SocketAddrV4) -> Result<Self, Failure> {
+    pub fn bind(source: SocketAddr) -> Result<Self, Failure> {
         let at = |errno| failure(Stage::Bind, errno);
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Inet, SockType::Stream, flags, None).map_err(at)?;
+        let family = match source {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let fd = socket(family, SockType::Stream, flags, None).map_err(at)?;
         setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(at)?;
-        bind(fd.as_raw_fd(), &SockaddrIn::from(source)).map_err(at)?;
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(source)).map_err(at)?;
         Ok(Self { fd })
     }
 
     /// Connects; gives up after `timeout` with `ETIMEDOUT`.
-    pub fn connect(self, target: SocketAddrV4, timeout: Duration) -> Connected {
+    pub fn connect(self, target: SocketAddr, timeout: Duration) -> Connected {
         let start = Instant::now();
         let outcome = self.connect_and_wait(target, timeout);
         let elapsed = start.elapsed();
@@ -106,8 +110,8 @@ impl Client {
         }
     }
 
-    fn connect_and_wait(&self, target: SocketAddrV4, timeout: Duration) -> Result<(), Errno> {
-        match connect(self.fd.as_raw_fd(), &SockaddrIn::from(target)) {
+    fn connect_and_wait(&self, target: SocketAddr, timeout: Duration) -> Result<(), Errno> {
+        match connect(self.fd.as_raw_fd(), &SockaddrStorage::from(target)) {
             Ok(()) => return Ok(()),
             Err(Errno::EINPROGRESS) => {}
             Err(errno) => return Err(errno),
@@ -195,8 +199,8 @@ pub fn close(mut stream: TcpStream, close: Close, timeout: Duration) -> Result<(
 /// # Errors
 /// No answer within `timeout`, or an ICMP error.
 pub fn ask_udp(
-    source: SocketAddrV4,
-    target: SocketAddrV4,
+    source: SocketAddr,
+    target: SocketAddr,
     timeout: Duration,
 ) -> Result<String, Failure> {
     let bind = |error| failure(Stage::Bind, errno_of(&error));

@@ -7,10 +7,12 @@
 //! ```
 //!
 //! Real servers answer through the director (their default route), as NAT forwarding needs.
-//! Knows nothing of IPVS: see [`crate::director`].
+//! A second copy with the same addresses can stand beside it, its director in a network namespace.
+//! Knows nothing of IPVS: see [`crate::director`]; what only some forwarding needs is in
+//! [`crate::paths`].
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -20,9 +22,11 @@ use crate::{command, netns, sysctl};
 /// Virtual address, on a dummy device as kube-proxy does it.
 pub const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80);
 /// The dummy device that holds [`VIP`].
-const VIP_DEVICE: &str = "ipvs0";
+pub const VIP_DEVICE: &str = "ipvs0";
 /// Client's address.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// The director's address towards the client.
+pub const CLIENT_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// Client's network namespace.
 pub const CLIENT_NETNS: &str = "client";
 /// Port the real servers listen on; differs from the service's, so that a mix-up shows.
@@ -61,37 +65,101 @@ impl RealServer {
         SocketAddrV4::new(Ipv4Addr::new(10, 1, self.index, 2), REAL_SERVER_PORT)
     }
 
+    /// Where it listens once the network speaks IPv6.
+    pub fn address_v6(self) -> SocketAddr {
+        SocketAddrV6::new(self.network_v6(2), REAL_SERVER_PORT, 0, 0).into()
+    }
+
+    /// Its gateway's address.
+    pub fn gateway_v6(self) -> Ipv6Addr {
+        self.network_v6(1)
+    }
+
+    fn network_v6(self, host: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd01, 0, 0, self.index.into(), 0, 0, 0, host)
+    }
+
     fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 1, self.index, 1)
     }
 
     /// The director's end of the cable.
-    fn cable(self) -> String {
+    pub fn cable(self) -> String {
         format!("to-{}", self.name)
     }
 }
 
-/// The network with its servers running; taken down when dropped.
+/// One of the two copies of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// Its director is the root network namespace.
+    Main,
+    /// Its director is a network namespace, as that of an overlay network is.
+    Second,
+}
+
+impl Site {
+    /// Network namespace of the director; `None` for the root namespace.
+    pub const fn director(self) -> Option<&'static str> {
+        match self {
+            Self::Main => None,
+            Self::Second => Some("director-2"),
+        }
+    }
+
+    /// Network namespace of what the main site calls `name`.
+    pub fn netns(self, name: &str) -> String {
+        match self {
+            Self::Main => name.to_owned(),
+            Self::Second => format!("{name}-2"),
+        }
+    }
+
+    /// All its network namespaces.
+    fn netns_names(self) -> Vec<String> {
+        let names = REAL_SERVERS.map(|rs| rs.name);
+        let mut all: Vec<_> = std::iter::once(CLIENT_NETNS)
+            .chain(names)
+            .map(|name| self.netns(name))
+            .collect();
+        all.extend(self.director().map(str::to_owned));
+        all
+    }
+}
+
+/// The network with its servers running.
 #[derive(Debug)]
 pub struct Topology {
+    site: Site,
     servers: Vec<(RealServer, Server)>,
 }
 
 impl Topology {
-    /// Builds the network and starts the servers.
+    /// Builds the network of `site` and starts the servers.
     ///
     /// # Errors
     /// Something of the lab's names exists already, or a command failed.
-    pub fn up() -> Result<Self> {
-        build().context("build the lab's network")?;
+    pub fn up(site: Site) -> Result<Self> {
+        build(site).with_context(|| format!("build the lab's network, {site:?}"))?;
         let mut topology = Self {
+            site,
             servers: Vec::new(),
         };
         for rs in REAL_SERVERS {
-            let server = Server::start(Some(rs.name), rs.name, rs.address())?;
-            topology.servers.push((rs, server));
+            topology.serve(rs, rs.address().into())?;
         }
         Ok(topology)
+    }
+
+    /// Lets a real server listen on an address it has, beside the others.
+    ///
+    /// # Errors
+    /// It does not have the address.
+    pub fn serve(&mut self, rs: RealServer, address: SocketAddr) -> Result<()> {
+        let netns = self.site.netns(rs.name);
+        let server = Server::start(Some(&netns), rs.name, address)?;
+        self.servers.push((rs, server));
+        Ok(())
     }
 
     /// Removes a real server with its network: the director has no route to it any more.
@@ -99,9 +167,11 @@ impl Topology {
     /// # Errors
     /// The command failed, or the server had failed before.
     pub fn remove_netns(&mut self, rs: RealServer) -> Result<()> {
-        if let Some(at) = self.servers.iter().position(|(known, _)| *known == rs) {
-            self.servers.remove(at).1.stop()?;
-        }
+        let (gone, kept) = std::mem::take(&mut self.servers)
+            .into_iter()
+            .partition(|(known, _)| *known == rs);
+        self.servers = kept;
+        stop_all(gone)?;
         command::line(&format!("ip link del {}", rs.cable()))?;
         command::line(&format!("ip netns del {}", rs.name)).map(drop)
     }
@@ -111,17 +181,22 @@ impl Topology {
     /// # Errors
     /// A server had failed, or something is left.
     pub fn down(self) -> Result<()> {
-        for (rs, server) in self.servers {
-            server.stop().with_context(|| format!("stop {}", rs.name))?;
-        }
-        remove();
-        let left = left_over()?;
+        stop_all(self.servers)?;
+        remove_site(self.site);
+        let left = left_over(self.site)?;
         ensure!(
             left.is_empty(),
             "the lab's network was removed, but {left:?} is left"
         );
         Ok(())
     }
+}
+
+fn stop_all(servers: Vec<(RealServer, Server)>) -> Result<()> {
+    for (rs, server) in servers {
+        server.stop().with_context(|| format!("stop {}", rs.name))?;
+    }
+    Ok(())
 }
 
 /// Takes the address away from a real server; its cable stays plugged in, so that the
@@ -147,34 +222,44 @@ pub fn remove_address(rs: RealServer) -> Result<()> {
     command::line(&format!("ip neigh flush dev {}", rs.cable())).map(drop)
 }
 
-/// Removes whatever exists of the lab's network; what is missing is no error.
+/// Removes whatever exists of the lab's networks; what is missing is no error.
 pub fn remove() {
-    // Deleting a cable is immediate, deleting a namespace is not: cables first.
-    for cable in cables() {
-        let _ = command::run("ip", &["link", "del", &cable]);
-    }
-    for name in netns_names() {
-        let _ = command::run("ip", &["netns", "del", name]);
+    for site in [Site::Second, Site::Main] {
+        remove_site(site);
     }
 }
 
-/// What exists of the lab's network.
-///
-/// # Errors
-/// `ip` cannot list devices or namespaces.
-pub fn left_over() -> Result<Vec<String>> {
-    let devices = command::line("ip -o link show")?;
+fn remove_site(site: Site) {
+    // Deleting a cable is immediate, deleting a namespace is not: cables first.
+    let _ = netns::within(site.director(), || {
+        for cable in cables() {
+            let _ = command::run("ip", &["link", "del", &cable]);
+        }
+        Ok(())
+    });
+    for name in site.netns_names() {
+        let _ = command::run("ip", &["netns", "del", &name]);
+    }
+}
+
+/// What exists of a site; the devices of a director that is no more are gone with it.
+fn left_over(site: Site) -> Result<Vec<String>> {
+    let devices = match site {
+        Site::Main => command::line("ip -o link show")?,
+        Site::Second => String::new(),
+    };
     let namespaces = command::line("ip netns list")?;
     let mut left: Vec<String> = cables()
         .filter(|name| devices.contains(&format!(": {name}")))
         .collect();
-    let named = |name: &&str| {
+    let named = |name: &String| {
         namespaces
             .lines()
-            .any(|line| line.split(' ').next() == Some(*name))
+            .any(|line| line.split(' ').next() == Some(name))
     };
     left.extend(
-        netns_names()
+        site.netns_names()
+            .into_iter()
             .filter(named)
             .map(|name| format!("netns {name}")),
     );
@@ -187,47 +272,61 @@ fn cables() -> impl Iterator<Item = String> {
         .chain(REAL_SERVERS.into_iter().map(RealServer::cable))
 }
 
-fn netns_names() -> impl Iterator<Item = &'static str> {
-    std::iter::once(CLIENT_NETNS).chain(REAL_SERVERS.into_iter().map(|rs| rs.name))
+/// One `ip -batch` per namespace: starting a program is slow under emulation.
+fn build(site: Site) -> Result<()> {
+    let mut namespaces = String::new();
+    for name in site.netns_names() {
+        let _ = writeln!(namespaces, "netns add {name}");
+    }
+    command::run_with_input("ip", &["-batch", "-"], &namespaces)?;
+    netns::within(site.director(), || build_director(site))?;
+    let client = site.netns(CLIENT_NETNS);
+    configure(&client, CLIENT, CLIENT_GATEWAY)?;
+    for rs in REAL_SERVERS {
+        configure(&site.netns(rs.name), *rs.address().ip(), rs.gateway())?;
+    }
+    netns::within(Some(&client), forget_closed_connections)
 }
 
-/// One `ip -batch` per namespace: starting a program is slow under emulation.
-fn build() -> Result<()> {
-    let mut director = format!(
-        "link add {VIP_DEVICE} type dummy\n\
+fn build_director(site: Site) -> Result<()> {
+    let mut batch = format!(
+        "link set lo up\n\
+         link add {VIP_DEVICE} type dummy\n\
          link set {VIP_DEVICE} up\n\
          addr add {}/32 dev {VIP_DEVICE}\n",
         VIP.ip()
     );
-    for name in netns_names() {
-        let _ = writeln!(director, "netns add {name}");
-    }
-    plug(&mut director, CLIENT_NETNS, Ipv4Addr::new(10, 0, 0, 1));
+    let client = format!("to-{CLIENT_NETNS}");
+    plug(
+        &mut batch,
+        &client,
+        &site.netns(CLIENT_NETNS),
+        CLIENT_GATEWAY,
+    );
     for rs in REAL_SERVERS {
-        plug(&mut director, rs.name, rs.gateway());
+        plug(&mut batch, &rs.cable(), &site.netns(rs.name), rs.gateway());
     }
-    command::run_with_input("ip", &["-batch", "-"], &director)?;
-    configure(CLIENT_NETNS, CLIENT, Ipv4Addr::new(10, 0, 0, 1))?;
-    for rs in REAL_SERVERS {
-        configure(rs.name, *rs.address().ip(), rs.gateway())?;
-    }
+    command::run_with_input("ip", &["-batch", "-"], &batch)?;
     sysctl::write("net/ipv4/ip_forward", "1")?;
     // Every SYN that cannot be forwarded is answered: by default a client gets a burst of six
     // ICMP errors and then one per second, and the time a connect fails after would be chance.
     sysctl::write("net/ipv4/icmp_ratelimit", "0")?;
-    // A client of short connections: its own TIME_WAIT would keep it from using a port again
-    // at once. IPVS's entry of the same connection lives on; that is what the scenarios are about.
-    netns::within(Some(CLIENT_NETNS), || {
-        sysctl::write("net/ipv4/tcp_max_tw_buckets", "0")
-    })
+    // The director can be a client too.
+    forget_closed_connections()
 }
 
-fn plug(batch: &mut String, netns: &str, gateway: Ipv4Addr) {
+/// A client of short connections: its own TIME_WAIT would keep it from using a port again at
+/// once. IPVS's entry of the same connection lives on; that is what the scenarios are about.
+fn forget_closed_connections() -> Result<()> {
+    sysctl::write("net/ipv4/tcp_max_tw_buckets", "0")
+}
+
+fn plug(batch: &mut String, cable: &str, netns: &str, gateway: Ipv4Addr) {
     let _ = write!(
         batch,
-        "link add to-{netns} type veth peer name eth0 netns {netns}\n\
-         addr add {gateway}/24 dev to-{netns}\n\
-         link set to-{netns} up\n"
+        "link add {cable} type veth peer name eth0 netns {netns}\n\
+         addr add {gateway}/24 dev {cable}\n\
+         link set {cable} up\n"
     );
 }
 

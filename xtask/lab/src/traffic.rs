@@ -2,7 +2,7 @@
 //!
 //! It runs inside a network namespace and knows nothing of IPVS or of the agent.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -33,9 +33,9 @@ pub enum Protocol {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Client's address.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Where to.
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// Source ports, each used once per round.
@@ -128,7 +128,7 @@ fn play_share(plan: &Plan, ports: &[u16], stop: &AtomicBool) -> Vec<Connection> 
 }
 
 fn connect_once(plan: &Plan, source_port: u16) -> Connection {
-    let client = match Client::bind(SocketAddrV4::new(plan.source, source_port)) {
+    let client = match Client::bind(SocketAddr::new(plan.source, source_port)) {
         Ok(client) => client,
         Err(failure) => return failed(source_port, failure),
     };
@@ -150,7 +150,7 @@ fn connect_once(plan: &Plan, source_port: u16) -> Connection {
 
 fn ask_once(plan: &Plan, source_port: u16) -> Connection {
     let start = Instant::now();
-    let source = SocketAddrV4::new(plan.source, source_port);
+    let source = SocketAddr::new(plan.source, source_port);
     let answer = socket::ask_udp(source, plan.target, plan.timeout);
     let elapsed_ms = millis(start.elapsed());
     let (answered_by, failure) = match answer {
@@ -188,10 +188,10 @@ mod tests {
 
     /// A server and a plan on addresses of the loopback network that only this test uses.
     fn server_and_plan(last_octet: u8, protocol: Protocol) -> (Server, Plan) {
-        let target = SocketAddrV4::new(Ipv4Addr::new(127, 7, 0, last_octet), 18_080);
+        let target = SocketAddr::from(([127, 7, 0, last_octet], 18_080));
         let server = Server::start(None, "rs1", target).unwrap();
         let plan = Plan {
-            source: Ipv4Addr::new(127, 7, 1, last_octet),
+            source: IpAddr::from([127, 7, 1, last_octet]),
             target,
             protocol,
             ports: (41_000..41_007).collect(),

@@ -6,6 +6,10 @@ mod doctor;
 mod full_speed;
 mod incident;
 mod iptables_drop;
+mod modes;
+mod module_life;
+mod no_destination;
+mod persistence;
 mod refusals;
 mod removed;
 mod reschedule;
@@ -13,6 +17,7 @@ mod reuse_drop;
 mod stale_reuse;
 mod stop;
 mod trace;
+mod wrong_layout;
 
 use anyhow::{Context as _, Result};
 
@@ -90,6 +95,58 @@ pub const SCENARIOS: &[Scenario] = &[
         doctor::run,
     ),
     row("trace", "live findings as JSON Lines", trace::run),
+    row(
+        "module-life",
+        "ip_vs comes, goes and comes again: armed again, counters go on, the gap is told",
+        module_life::run,
+    ),
+    row(
+        "wrong-layout",
+        "a wrong layout is contradicted by the first SYN: nothing is counted from it",
+        wrong_layout::run,
+    ),
+    row("ipv6", "client, service and servers of IPv6", modes::ipv6),
+    row(
+        "direct-routing",
+        "servers own the VIP and answer the client themselves",
+        modes::direct_routing,
+    ),
+    row(
+        "tunnel",
+        "the same, and packets come to them wrapped in others",
+        modes::tunnel,
+    ),
+    row("fwmark", "a service by firewall mark", modes::fwmark),
+    row(
+        "local-client",
+        "the director itself connects to its service",
+        modes::local_client,
+    ),
+    row(
+        "second-vip",
+        "two addresses of the same servers are counted apart",
+        modes::second_vip,
+    ),
+    row(
+        "other-netns",
+        "IPVS in a second namespace with the same addresses, which comes and goes",
+        modes::other_netns,
+    ),
+    row(
+        "persistence",
+        "a draining server gets new connections of its persistent clients",
+        persistence::run,
+    ),
+    row(
+        "every-port",
+        "the same on a service of every port, whose servers have no port of their own",
+        persistence::every_port,
+    ),
+    row(
+        "no-destination",
+        "no server left to choose: dropped, and the client is told",
+        no_destination::run,
+    ),
 ];
 
 /// The scenario called `name`.

@@ -1,0 +1,86 @@
+//! What some ways of forwarding need of the network: IPv6, and real servers that own the VIP.
+//!
+//! Added to the plain network by the scenarios that need it, and gone with it.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use anyhow::Result;
+
+use crate::service::Forwarding;
+use crate::topology::{CLIENT_NETNS, REAL_SERVERS, RealServer, Topology, VIP, VIP_DEVICE};
+use crate::{command, netns, sysctl};
+
+/// Client's IPv6 address.
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+/// The director's IPv6 address towards the client.
+const CLIENT_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+/// The IPv6 address of the service.
+pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0x10);
+
+/// Gives everybody an IPv6 address beside the other, and lets the servers listen there.
+///
+/// # Errors
+/// A command failed.
+pub fn add_ipv6(topology: &mut Topology) -> Result<()> {
+    // `nodad`: an address must be usable at once.
+    let mut director = format!(
+        "addr add {VIP_V6}/128 dev {VIP_DEVICE} nodad\n\
+         addr add {CLIENT_GATEWAY_V6}/64 dev to-{CLIENT_NETNS} nodad\n"
+    );
+    for rs in REAL_SERVERS {
+        let (gateway, cable) = (rs.gateway_v6(), rs.cable());
+        let _ = writeln!(director, "addr add {gateway}/64 dev {cable} nodad");
+    }
+    command::run_with_input("ip", &["-batch", "-"], &director)?;
+    sysctl::write("net/ipv6/conf/all/forwarding", "1")?;
+    configure_v6(CLIENT_NETNS, CLIENT_V6.into(), CLIENT_GATEWAY_V6)?;
+    for rs in REAL_SERVERS {
+        configure_v6(rs.name, rs.address_v6().ip(), rs.gateway_v6())?;
+        topology.serve(rs, rs.address_v6())?;
+    }
+    Ok(())
+}
+
+fn configure_v6(netns: &str, address: IpAddr, gateway: Ipv6Addr) -> Result<()> {
+    let batch = format!(
+        "addr add {address}/64 dev eth0 nodad\n\
+         route add default via {gateway} dev eth0\n"
+    );
+    command::run_with_input("ip", &["-6", "-n", netns, "-batch", "-"], &batch).map(drop)
+}
+
+/// Gives every real server the VIP, on a device that does not tell the neighbours, and lets it
+/// listen there: it answers the client itself.
+///
+/// # Errors
+/// A command failed, or this kernel has no IPIP tunnel.
+pub fn share_vip(topology: &mut Topology, forwarding: Forwarding) -> Result<()> {
+    let device = match forwarding {
+        Forwarding::Tunnel => {
+            // With the module every namespace gets a `tunl0`, which unwraps what comes.
+            command::line("modprobe ipip")?;
+            "tunl0"
+        }
+        Forwarding::DirectRouting | Forwarding::Nat => "lo",
+    };
+    for rs in REAL_SERVERS {
+        let batch = format!(
+            "addr add {}/32 dev {device}\nlink set {device} up\n",
+            VIP.ip()
+        );
+        command::run_with_input("ip", &["-n", rs.name, "-batch", "-"], &batch)?;
+        netns::within(Some(rs.name), || {
+            sysctl::write("net/ipv4/conf/all/arp_ignore", "1")?;
+            sysctl::write("net/ipv4/conf/all/arp_announce", "2")
+        })?;
+        topology.serve(rs, SocketAddr::V4(VIP))?;
+        let_through(rs)?;
+    }
+    Ok(())
+}
+
+/// The answers come back through the director, from an address that is its own too.
+fn let_through(rs: RealServer) -> Result<()> {
+    sysctl::write(&format!("net/ipv4/conf/{}/accept_local", rs.cable()), "1")
+}

@@ -1,0 +1,89 @@
+//! The module comes after the agent, goes while it runs, and comes again.
+//!
+//! Nothing of the agent may keep the module, and nothing that was counted may be forgotten.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::modes::{FOLLOW, Played, play};
+use crate::agent::Agent;
+use crate::director;
+use crate::expect::Expected;
+use crate::lab::Lab;
+use crate::service::ORDINARY;
+use crate::topology::REAL_SERVERS;
+
+/// Ports before the module goes: four for each real server by round robin.
+const FIRST_PORTS: std::ops::Range<u16> = 40_000..40_012;
+/// Ports after it has come again; half of them were used before.
+const LATER_PORTS: std::ops::Range<u16> = 40_006..40_018;
+/// From `modprobe` to ready. Attaching is a matter of a second; the rest is for the emulation.
+const ARMED_LIMIT: Duration = Duration::from_secs(15);
+
+/// Plays the story.
+pub fn run(lab: &mut Lab) -> Result<()> {
+    let mut agent = Agent::spawn()?;
+    ensure_waiting(&mut agent).context("before the module")?;
+    load_until_armed(&mut agent)?;
+    let first = play_once(lab, FIRST_PORTS)?;
+    agent.expect(&first.add_to(Expected::none()))?;
+
+    let unloading = director::unload()?;
+    println!("ip_vs was unloaded after {unloading:.1?}");
+    ensure_waiting(&mut agent).context("after the module")?;
+    agent
+        .expect(&first.add_to(Expected::none()))
+        .context("without the module")?;
+
+    load_until_armed(&mut agent)?;
+    ensure_gaps(&agent, 1)?;
+    let later = play_once(lab, LATER_PORTS)?;
+    agent.expect(&first.and(later).add_to(Expected::none()))?;
+    ensure_gaps(&agent, 1)?;
+    agent.terminate()
+}
+
+/// The module is not there, and the agent says so.
+fn ensure_waiting(agent: &mut Agent) -> Result<()> {
+    agent.wait_readyz(503)?;
+    let status = agent.status()?;
+    let reason = status["reason"].as_str().unwrap_or_default();
+    ensure!(
+        status["state"] == "waiting" && reason.contains("ip_vs"),
+        "/status: want state \"waiting\" and a reason that names ip_vs, got {status}"
+    );
+    Ok(())
+}
+
+fn load_until_armed(agent: &mut Agent) -> Result<()> {
+    director::load(&FOLLOW)?;
+    let start = Instant::now();
+    agent.wait_ready()?;
+    let armed = start.elapsed();
+    ensure!(
+        armed <= ARMED_LIMIT,
+        "ready {armed:.1?} after modprobe, want {ARMED_LIMIT:?} at most"
+    );
+    let status = agent.status()?;
+    println!(
+        "the agent was ready {armed:.1?} after modprobe, by {}",
+        status["probes"][0]["via"]
+    );
+    ensure!(
+        status["state"] == "armed" && status["reason"].is_null(),
+        "/status: want state \"armed\" without a reason, got {status}"
+    );
+    Ok(())
+}
+
+fn play_once(lab: &Lab, ports: std::ops::Range<u16>) -> Result<Played> {
+    ORDINARY.create(&REAL_SERVERS)?;
+    play(&ORDINARY, &Lab::plan(ports.collect()), |plan| lab.run(plan))
+}
+
+fn ensure_gaps(agent: &Agent, want: u64) -> Result<()> {
+    let gaps = &agent.status()?["gaps"];
+    ensure!(*gaps == want, "/status has gaps {gaps}, want {want}");
+    Ok(())
+}
