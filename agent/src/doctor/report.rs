@@ -166,7 +166,7 @@ mod tests {
         let mut text = String::new();
         Report::of(&facts()).text(&mut text).unwrap();
         expect![[r#"
-            ok              kernel       the kernel has BPF ring buffers
+            ok              kernel       the kernel is new enough
             ok              btf          the kernel describes its own types (BTF)
             ok              kprobes      the kernel can be probed
             ok              rights       this process may attach to the kernel

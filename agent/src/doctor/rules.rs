@@ -59,11 +59,11 @@ pub struct Rule {
 pub const RULES: &[Rule] = &[
     Rule {
         id: "kernel",
-        title: "the kernel has BPF ring buffers",
+        title: "the kernel is new enough",
         prerequisite: true,
         check: kernel,
-        why: "findings leave the kernel through a BPF ring buffer, which came with 5.8",
-        fix: "boot a kernel of 5.8 or later",
+        why: "the kernel publishes its own types since 5.4, and without them no offset is known",
+        fix: "boot a kernel of 5.4 or later",
         undo: "boot the former kernel",
     },
     Rule {
@@ -186,8 +186,8 @@ fn present(fact: Option<bool>, missing: &str, found: &str, want: &str) -> Verdic
 
 fn kernel(facts: &Facts) -> Verdict {
     match (facts.version(), &facts.release) {
-        (Some(version), _) if version >= (5, 8) => Verdict::Ok,
-        (Some(_), Some(release)) => advise(format!("this kernel is {release}"), "5.8 or later"),
+        (Some(version), _) if version >= (5, 4) => Verdict::Ok,
+        (Some(_), Some(release)) => advise(format!("this kernel is {release}"), "5.4 or later"),
         _ => unknown("the kernel's release (/proc/sys/kernel/osrelease)"),
     }
 }
@@ -401,7 +401,7 @@ mod tests {
                 f.capabilities = Some(0);
                 f.release = Some("4.18.0".to_owned());
             })),
-            "cannot observe this node: this kernel is 4.18.0, wanted 5.8 or later; this process lacks CAP_SYS_ADMIN, wanted root, or that capability"
+            "cannot observe this node: this kernel is 4.18.0, wanted 5.4 or later; this process lacks CAP_SYS_ADMIN, wanted root, or that capability"
         );
         let caps = 1 << CAP_BPF | 1 << CAP_PERFMON;
         assert_eq!(
@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn kernels_before_5_9_drop_at_every_reuse() {
         let facts = with(|f| {
-            f.release = Some("5.8.18".to_owned());
+            f.release = Some("5.4.18".to_owned());
             f.sysctls = sysctls(1, 1, 0);
         });
         assert_eq!(
