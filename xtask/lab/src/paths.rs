@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
 
+use crate::lab::Lab;
 use crate::service::Forwarding;
 use crate::topology::{CLIENT_NETNS, REAL_SERVERS, RealServer, Topology, VIP, VIP_DEVICE};
-use crate::{command, netns, sysctl};
+use crate::{command, netns, sysctl, traffic};
 
 /// Client's IPv6 address.
 pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
@@ -18,10 +19,14 @@ const CLIENT_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 /// The IPv6 address of the service.
 pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0x10);
 
-/// Gives everybody an IPv6 address beside the other, and lets the servers listen there.
+/// Port of the connections that try the network out.
+const TRIAL_PORT: u16 = 39_000;
+
+/// Gives everybody an IPv6 address beside the other, lets the servers listen there, and returns
+/// once the client reaches them: a kernel may lose packets while its addresses settle.
 ///
 /// # Errors
-/// A command failed.
+/// A command failed, or a server cannot be reached.
 pub fn add_ipv6(topology: &mut Topology) -> Result<()> {
     // `nodad`: an address must be usable at once.
     let mut director = format!(
@@ -38,6 +43,12 @@ pub fn add_ipv6(topology: &mut Topology) -> Result<()> {
     for rs in REAL_SERVERS {
         configure_v6(rs.name, rs.address_v6().ip(), rs.gateway_v6())?;
         topology.serve(rs, rs.address_v6())?;
+    }
+    for rs in REAL_SERVERS {
+        let mut trial = Lab::plan(vec![TRIAL_PORT]);
+        trial.source = CLIENT_V6.into();
+        trial.target = rs.address_v6();
+        traffic::run(Some(CLIENT_NETNS), &trial)?.ensure_all_answered()?;
     }
     Ok(())
 }

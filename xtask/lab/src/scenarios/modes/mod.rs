@@ -88,6 +88,11 @@ pub fn play(
     service.set_weight(RS1, 0)?;
     let again = run(plan)?;
     again.ensure_all_answered()?;
+    let retransmits = first.syn_retransmits() + again.syn_retransmits();
+    ensure!(
+        retransmits == 0,
+        "{retransmits} SYNs were sent again, want none: {first:?}"
+    );
     let share = plan.ports.len() / REAL_SERVERS.len();
     for rs in REAL_SERVERS {
         ensure!(
