@@ -1,8 +1,12 @@
 //! Proves the layout on every SYN, before anything is counted from it.
 //!
-//! An entry that IPVS returns for a packet carries that packet's addresses and ports, its real
-//! server has the address the entry sends to and names the virtual address the packet was sent to. A layout that reads anything else is
-//! wrong for this kernel, however plausible its numbers look: counting stops at once.
+//! An entry that IPVS returns for a packet carries that packet's addresses and ports; its real
+//! server has the address the entry sends to and names the virtual address the packet was sent to.
+//! A layout that reads anything else is wrong for this kernel, however plausible its numbers look:
+//! counting stops at once.
+//!
+//! A packet cannot prove a weight, a flag, a state or a persistence template; those fields are
+//! trusted once the fields around them are proven.
 
 use agent_common::{key::ServiceKey, stat::Stat};
 
