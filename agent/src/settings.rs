@@ -281,8 +281,13 @@ impl Values {
     }
 
     fn text(&self, key: &str) -> Option<&str> {
+        self.given(key).map(|(_, text)| text)
+    }
+
+    /// The strongest text given for a key, and where it came from.
+    fn given(&self, key: &str) -> Option<(&Origin, &str)> {
         let given = self.0.iter().find(|(of, _, _)| *of == key);
-        given.map(|(_, _, text)| text.as_str())
+        given.map(|(_, origin, text)| (origin, text.as_str()))
     }
 
     fn checked<T>(
@@ -292,10 +297,10 @@ impl Values {
         default: &str,
         check: impl Fn(&str) -> Option<T>,
     ) -> Result<T, SettingsError> {
-        let given = self.0.iter().find(|(of, _, _)| *of == key);
-        let text = given.map_or(default, |(_, _, text)| text);
+        let given = self.given(key);
+        let text = given.map_or(default, |(_, text)| text);
         check(text).ok_or_else(|| SettingsError::BadValue {
-            origin: given.map_or(Origin::Flag(""), |(_, origin, _)| origin.clone()),
+            origin: given.map_or(Origin::Flag(""), |(origin, _)| origin.clone()),
             found: format!("{text:?}"),
             wanted,
         })

@@ -27,7 +27,6 @@ pub fn cargo(paths: &Paths) -> Result<Command> {
     let mut command = exec::pinned("cargo");
     command
         .current_dir(&paths.root)
-        .env("IPVS_LENS_BPF_LINKER", &linker)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker);
     Ok(command)
 }

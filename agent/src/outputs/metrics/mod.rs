@@ -124,6 +124,8 @@ struct Live {
     delays: BTreeMap<(Service, DropCause), Delays>,
     delays_refused: u64,
     examples: BTreeMap<StaleKey, Example>,
+    /// Counts under keys that could not be read, at the last exposition.
+    count_keys_malformed: u64,
     stale_refused_most: u64,
     new_connections_refused_most: u64,
 }
@@ -196,11 +198,7 @@ impl Metrics {
     /// [`RenderError`] when the kernel's counters cannot be read: half an exposition would look
     /// like counters that were reset.
     pub fn render(&self) -> Result<String, RenderError> {
-        let source = self.live().source.clone();
-        let kernel = match source {
-            Some(source) => Kernel::read(&*source).map_err(RenderError::Source)?,
-            None => Kernel::default(),
-        };
+        let kernel = self.read(Kernel::read)?;
         let families = Families::of(&kernel.counts);
         let mut live = self.live();
         live.refused(&families);
@@ -209,16 +207,26 @@ impl Metrics {
 
     /// Every way of losing an event with its number, as `ipvs_lens_events_lost_total` has it.
     ///
+    /// Cheap enough for every second: the table of counters, which may be large, is not read, so
+    /// malformed keys in it are those of the last exposition.
+    ///
     /// # Errors
     /// As [`Self::render`].
     pub fn losses(&self) -> Result<Vec<(&'static str, u64)>, RenderError> {
+        let kernel = self.read(Kernel::read_without_counts)?;
+        Ok(self.live().losses(&kernel))
+    }
+
+    fn read(
+        &self,
+        read: fn(&dyn CountSource) -> Result<Kernel, SourceError>,
+    ) -> Result<Kernel, RenderError> {
+        // Not while the lock is held: reading takes system calls.
         let source = self.live().source.clone();
-        let kernel = match source {
-            Some(source) => Kernel::read(&*source).map_err(RenderError::Source)?,
-            None => Kernel::default(),
-        };
-        let families = Families::of(&kernel.counts);
-        Ok(self.live().losses(&kernel, &families))
+        match source {
+            Some(source) => read(&*source).map_err(RenderError::Source),
+            None => Ok(Kernel::default()),
+        }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -238,6 +246,13 @@ impl Kernel {
     fn read(source: &dyn CountSource) -> Result<Self, SourceError> {
         Ok(Self {
             counts: source.counts()?,
+            ..Self::read_without_counts(source)?
+        })
+    }
+
+    fn read_without_counts(source: &dyn CountSource) -> Result<Self, SourceError> {
+        Ok(Self {
+            counts: Vec::new(),
             stats: source.stats()?,
             recursion_misses: source.recursion_misses(),
         })
@@ -266,6 +281,7 @@ impl Live {
     }
 
     fn refused(&mut self, families: &Families) {
+        self.count_keys_malformed = families.malformed;
         let most = |so_far: u64, now: usize| so_far.max(u64::try_from(now).unwrap_or(u64::MAX));
         self.stale_refused_most = most(self.stale_refused_most, families.stale_refused);
         self.new_connections_refused_most = most(
@@ -274,7 +290,7 @@ impl Live {
         );
     }
 
-    fn losses(&self, kernel: &Kernel, families: &Families) -> Vec<(&'static str, u64)> {
+    fn losses(&self, kernel: &Kernel) -> Vec<(&'static str, u64)> {
         let by_kernel = Stat::ALL
             .iter()
             .filter_map(|stat| Some((stat.loss_reason()?, kernel.stat(*stat))));
@@ -285,7 +301,7 @@ impl Live {
         by_kernel
             .chain([
                 ("program_recursion", kernel.recursion_misses),
-                ("count_key_malformed", families.malformed),
+                ("count_key_malformed", self.count_keys_malformed),
             ])
             .chain(by_decode)
             .chain([

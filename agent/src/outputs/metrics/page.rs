@@ -21,7 +21,7 @@ pub(super) fn page(build: BuildInfo, kernel: &Kernel, families: &Families, live:
         (names::SYN_DROPS, syn_drops(families, with_netns)),
         (names::CONNECT_DELAY, delays(families, live, with_netns)),
         (names::NEW_CONNECTIONS, given(families, with_netns)),
-        (names::EVENTS_LOST, lost(kernel, families, live)),
+        (names::EVENTS_LOST, lost(kernel, live)),
         (names::EVENTS_EMITTED, one(kernel.stat(Stat::Emitted))),
         (names::EVENTS_RECEIVED, one(live.received)),
         (names::PROBE_ATTACHED, probes(live)),
@@ -111,8 +111,8 @@ fn given(families: &Families, with_netns: bool) -> Samples {
     .collect()
 }
 
-fn lost(kernel: &Kernel, families: &Families, live: &Live) -> Samples {
-    let rows = live.losses(kernel, families).into_iter();
+fn lost(kernel: &Kernel, live: &Live) -> Samples {
+    let rows = live.losses(kernel).into_iter();
     rows.map(|(reason, count)| (vec![("reason", reason.to_owned())], plain(count)))
         .collect()
 }
