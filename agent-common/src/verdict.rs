@@ -71,9 +71,19 @@ words! {
         IpvsRemoved = 2, "ipvs_removed";
         /// IPVS: the service has no server left to choose.
         IpvsNoDestination = 3, "ipvs_no_destination";
-        /// A netfilter hook other than IPVS (iptables, nftables, conntrack).
+        /// A netfilter hook other than IPVS and conntrack: a rule of iptables or nftables.
         Netfilter = 4, "netfilter";
         /// Anything else the kernel freed a SYN for.
         Other = 5, "other";
+        /// Conntrack: its table is full.
+        ConntrackFull = 6, "conntrack_full";
+        /// Conntrack: another entry took the addresses of this one first.
+        ConntrackInsert = 7, "conntrack_insert";
+        /// The listener's queue of connections waiting for `accept` is full.
+        AcceptQueueFull = 8, "accept_queue_full";
+        /// The listener's queue of half-open connections is full.
+        SynQueueFull = 9, "syn_queue_full";
+        /// Reverse path filter: the answer would leave by another device.
+        RpFilter = 10, "rp_filter";
     }
 }

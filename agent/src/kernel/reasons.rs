@@ -37,6 +37,8 @@ pub fn causes(types: &Btf) -> Option<[u8; REASONS_MAX]> {
 /// the client is told by a RST, else [`DropCause`]. Any other function is other.
 pub const LOCATIONS: &[(&str, u8)] = &[
     ("nf_hook_slow", DropCause::Netfilter as u8),
+    // Also martian sources, which this function drops at the same place.
+    ("ip_rcv_finish_core", DropCause::RpFilter as u8),
     ("tcp_v4_rcv", 0),
     ("tcp_v6_rcv", 0),
 ];
@@ -49,6 +51,7 @@ fn cause_of(name: &str) -> u8 {
         // client is told at once by a RST, so no SYN is missing anywhere.
         "NOT_DROPPED_YET" | "CONSUMED" | "NO_SOCKET" => 0,
         "NETFILTER_DROP" => DropCause::Netfilter as u8,
+        "IP_RPFILTER" => DropCause::RpFilter as u8,
         _ => DropCause::Other as u8,
     }
 }
@@ -63,6 +66,7 @@ mod tests {
         let causes = causes(&sample::btf()).expect("the sample has reasons");
         assert_eq!(causes[0], 0, "NOT_DROPPED_YET");
         assert_eq!(causes[11], DropCause::Netfilter as u8);
+        assert_eq!(causes[15], DropCause::RpFilter as u8);
         assert_eq!(causes[3], DropCause::Other as u8);
         assert_eq!(
             causes[200],

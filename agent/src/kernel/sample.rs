@@ -10,7 +10,8 @@
 //!     u32_alias array[4];              // 32
 //!     u32 bit : 1;                     // bit 387
 //! };
-//! enum skb_drop_reason { NOT_DROPPED_YET = 0, NOT_SPECIFIED = 3, NETFILTER_DROP = 11 };
+//! enum skb_drop_reason { NOT_DROPPED_YET = 0, NOT_SPECIFIED = 3, NETFILTER_DROP = 11,
+//!                        IP_RPFILTER = 15 };
 //! ```
 
 use btf_rs::Btf;
@@ -98,11 +99,12 @@ pub fn btf() -> Btf {
     out.member("named", 6, 24 * 8);
     out.member("array", 5, 32 * 8);
     out.member("bit", 1, (1 << 24) + 387);
-    out.header("skb_drop_reason", KIND_ENUM, false, 3, 4); // 8
+    out.header("skb_drop_reason", KIND_ENUM, false, 4, 4); // 8
     for (name, value) in [
         ("NOT_DROPPED_YET", 0),
         ("NOT_SPECIFIED", 3),
         ("NETFILTER_DROP", 11),
+        ("IP_RPFILTER", 15),
     ] {
         let name = out.name(&format!("SKB_DROP_REASON_{name}"));
         out.words(&[name, value]);
