@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::apt;
 use crate::cache;
@@ -11,6 +12,7 @@ use crate::exec::{self, say};
 use crate::modules::ModuleLists;
 use crate::paths::Paths;
 use crate::pins::{self, Kernel};
+use crate::rebuild;
 use crate::userland;
 
 /// Lists that come with a kernel and that `modprobe` wants.
@@ -45,9 +47,15 @@ pub fn find(name: &str) -> Result<&'static Kernel> {
 /// When it cannot be fetched or lacks a module every guest needs.
 pub fn ensure(paths: &Paths, kernel: &Kernel) -> Result<Files> {
     let userland = userland::ensure(paths)?;
-    let dir = paths.cache.join(format!("kernel-{}", kernel.release));
+    let rebuilt = match &kernel.source {
+        Some(source) if source.patch.is_some() => Some(rebuild::ensure(paths, kernel, source)?),
+        _ => None,
+    };
+    let dir = paths.cache.join(format!("kernel-{}", directory(kernel)));
     cache::ensure(&paths.cache, &dir, &stamp(kernel), |part| {
-        make(paths, kernel, &userland, part).with_context(|| format!("kernel {}", kernel.name))
+        make(paths, kernel, &userland, part)
+            .and_then(|()| replace_module(part, rebuilt.as_deref()))
+            .with_context(|| format!("kernel {}", kernel.name))
     })?;
     Ok(Files {
         image: dir.join("vmlinuz"),
@@ -55,14 +63,71 @@ pub fn ensure(paths: &Paths, kernel: &Kernel) -> Result<Files> {
     })
 }
 
+/// Name of what is made for this kernel, below the cache: its release, and its own name where a
+/// patch makes another kernel of it.
+pub fn directory(kernel: &Kernel) -> String {
+    let patched = kernel.source.is_some_and(|source| source.patch.is_some());
+    let own_name = patched.then(|| format!("-as-{}", kernel.name));
+    format!("{}{}", kernel.release, own_name.unwrap_or_default())
+}
+
+/// The file of a module in a kernel's tree.
+///
+/// # Errors
+/// When there is none.
+pub fn module_file(tree: &Path, module: &str) -> Result<PathBuf> {
+    let mut dirs = vec![tree.join("lib/modules")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path.is_dir() && !path.is_symlink() {
+                dirs.push(path);
+            } else if name
+                .split_once(".ko")
+                .is_some_and(|(stem, _)| stem == module)
+            {
+                return Ok(path);
+            }
+        }
+    }
+    bail!("no module {module} below {}", tree.display())
+}
+
+/// Puts a module built from source in the place of the packaged one, without what only debuggers
+/// read. The lists stay right: the packaged module is a plain file of the same name.
+fn replace_module(part: &Path, rebuilt: Option<&Path>) -> Result<()> {
+    let Some(rebuilt) = rebuilt else {
+        return Ok(());
+    };
+    let packaged = module_file(&part.join("tree"), "ip_vs")?;
+    ensure!(
+        packaged.extension() == Some("ko".as_ref()),
+        "the packaged module is {}, and only a plain ip_vs.ko can be replaced",
+        packaged.display()
+    );
+    exec::run(
+        Command::new("strip")
+            .arg("--strip-debug")
+            .arg("-o")
+            .arg(&packaged)
+            .arg(rebuilt.join(rebuild::MODULE)),
+    )
+}
+
 /// Everything the contents of the directory follow from.
 fn stamp(kernel: &Kernel) -> String {
     let hashes = kernel.packages.iter().map(|package| package.sha256);
+    let patch = kernel.source.and_then(|source| source.patch);
     let modules = pins::REQUIRED_MODULES
         .iter()
         .chain(pins::OPTIONAL_MODULES)
         .copied();
-    hashes.chain(modules).collect::<Vec<_>>().join(" ")
+    hashes
+        .chain(modules)
+        .chain(patch)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn make(paths: &Paths, kernel: &Kernel, userland: &Path, part: &Path) -> Result<()> {

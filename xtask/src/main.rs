@@ -4,6 +4,7 @@
 //! pinned toolchain included. Every verb calls the pieces of the set-up it needs by itself.
 
 mod apt;
+mod bzimage;
 mod cache;
 mod check;
 mod cpio;
@@ -16,12 +17,16 @@ mod kernel;
 mod modules;
 mod paths;
 mod pins;
+mod prototypes;
 mod qemu;
+mod rebuild;
 mod results;
 mod setup;
 mod tally;
 mod test;
 mod toolchain;
+mod types;
+mod unpack;
 mod userland;
 mod vm;
 
@@ -52,6 +57,8 @@ enum Verb {
     Check,
     /// Run every check and test, in guests too
     Test(test::TestArgs),
+    /// Check the kernel prototypes the probes rely on against every pinned kernel
+    Prototypes(prototypes::PrototypesArgs),
     /// Boot a kernel and run scenarios in it, or a shell
     Vm(vm::VmArgs),
     /// Play the incident in a guest and show what the agent saw
@@ -78,6 +85,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Dist => println!("{}", dist::dist(&paths)?.display()),
         Verb::Check => check::check(&paths)?,
         Verb::Test(args) => return Ok(test::test(&paths, args)),
+        Verb::Prototypes(args) => prototypes::prototypes(&paths, args)?,
         Verb::Vm(args) => vm::vm(&paths, args)?,
         Verb::Demo(args) => vm::demo(&paths, args)?,
         Verb::Fuzz(args) => fuzz::fuzz(&paths, args)?,

@@ -142,6 +142,26 @@ pub const USERLAND_PACKAGES: &[&str] = &[
     "zlib1g",
 ];
 
+/// Debian packages that unpack kernels and read debug information, with their libraries;
+/// extracted into the cache, not installed.
+pub const TYPE_TOOLS_PACKAGES: &[&str] = &[
+    "lz4",
+    "pahole",
+    "xz-utils",
+    "zstd",
+    "libbpf1",
+    "libbz2-1.0",
+    "libc6",
+    "libdw1",
+    "libelf1",
+    "libgcc-s1",
+    "liblz4-1",
+    "liblzma5",
+    "libstdc++6",
+    "libxxhash0",
+    "zlib1g",
+];
+
 /// One of the two archives every Debian mirror carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Archive {
@@ -173,19 +193,78 @@ pub struct Kernel {
     pub release: &'static str,
     /// Files that hold the image, the modules and their lists.
     pub packages: &'static [Package],
+    /// Where ip_vs is built from, on kernels whose packaged module does not do.
+    pub source: Option<Source>,
 }
+
+/// What ip_vs is built from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// Headers of the kernel, its build programs and its source.
+    pub packages: &'static [Package],
+    /// Applied to the headers; the module built so takes the place of the packaged one. Without a
+    /// patch the module only lends its types.
+    pub patch: Option<&'static str>,
+}
+
+/// Image and modules of the oldest kernel.
+const LINUX_5_10: &[Package] = &[Package {
+    archive: Archive::Security,
+    path: "pool/updates/main/l/linux-signed-amd64/linux-image-5.10.0-46-cloud-amd64_5.10.262-1_amd64.deb",
+    sha256: "18d94781d1b3052e21967ac2262239e5f14fbf511d6c3e110629d7aa35340760",
+    size_bytes: 21_521_796,
+}];
+
+/// What a module of [`LINUX_5_10`] is built from.
+const LINUX_5_10_SOURCE: &[Package] = &[
+    Package {
+        archive: Archive::Security,
+        path: "pool/updates/main/l/linux/linux-headers-5.10.0-46-cloud-amd64_5.10.262-1_amd64.deb",
+        sha256: "ad2d8f6a4f901d1391cef0062326adb46e4fe0398817b79711ca144a71b352a8",
+        size_bytes: 1_176_216,
+    },
+    Package {
+        archive: Archive::Security,
+        path: "pool/updates/main/l/linux/linux-headers-5.10.0-46-common_5.10.262-1_all.deb",
+        sha256: "3b5bc361e77e67b122455a8cce26495ff5ce59fc147bb089f3cbedf6b4e2ec31",
+        size_bytes: 9_444_432,
+    },
+    Package {
+        archive: Archive::Security,
+        path: "pool/updates/main/l/linux/linux-kbuild-5.10_5.10.262-1_amd64.deb",
+        sha256: "ad6edb3f2c5e1a9fe5dd60081d5855275eba9b9566aa628c9263e341a11372d1",
+        size_bytes: 1_151_028,
+    },
+    Package {
+        archive: Archive::Security,
+        path: "pool/updates/main/l/linux/linux-source-5.10_5.10.262-1_all.deb",
+        sha256: "4f01148344ca9e5c1c9743ab4a084cf61c437548f803443ccc044602278b52bc",
+        size_bytes: 121_947_504,
+    },
+];
 
 /// Every kernel, oldest first. Debian's cloud flavour: small, with BTF and all of IPVS.
 pub const KERNELS: &[Kernel] = &[
+    // Its module carries no types: those of the same source, built alike, stand in.
     Kernel {
         name: "5.10",
         release: "5.10.0-46-cloud-amd64",
-        packages: &[Package {
-            archive: Archive::Security,
-            path: "pool/updates/main/l/linux-signed-amd64/linux-image-5.10.0-46-cloud-amd64_5.10.262-1_amd64.deb",
-            sha256: "18d94781d1b3052e21967ac2262239e5f14fbf511d6c3e110629d7aa35340760",
-            size_bytes: 21_521_796,
-        }],
+        packages: LINUX_5_10,
+        source: Some(Source {
+            packages: LINUX_5_10_SOURCE,
+            patch: None,
+        }),
+    },
+    // Drops the SYN of every reused port that has a conntrack, as kernels before 5.9 did; none of
+    // those is to be had any more.
+    Kernel {
+        name: "5.10-old-drop",
+        release: "5.10.0-46-cloud-amd64",
+        packages: LINUX_5_10,
+        source: Some(Source {
+            packages: LINUX_5_10_SOURCE,
+            patch: Some(include_str!("../patches/ip_vs-old-drop.patch")),
+        }),
     },
     // Before a stable update put `cflags` into `ip_vs_dest` and moved what follows it.
     Kernel {
@@ -197,6 +276,7 @@ pub const KERNELS: &[Kernel] = &[
             sha256: "139e51253b0d93db1ba3eb87707f76f3c5a7d83a50a5e5aacbda010ad21bd73a",
             size_bytes: 26_429_640,
         }],
+        source: None,
     },
     Kernel {
         name: "6.1",
@@ -207,6 +287,7 @@ pub const KERNELS: &[Kernel] = &[
             sha256: "e7d02b943971edcb8790e256c02cfab3bca6c3d37c1bf25392a57c71300615ee",
             size_bytes: 26_713_492,
         }],
+        source: None,
     },
     // As 6.1.170: before `cflags`.
     Kernel {
@@ -218,6 +299,7 @@ pub const KERNELS: &[Kernel] = &[
             sha256: "f82b346fdae89e52d80f5bb4576ae447ddca186dce38e1b6b00a9325e0ae6eaf",
             size_bytes: 34_283_892,
         }],
+        source: None,
     },
     Kernel {
         name: "6.12",
@@ -228,6 +310,7 @@ pub const KERNELS: &[Kernel] = &[
             sha256: "5195b288dec79e2981d6b84457f38b7ce7310a2d702930ec7d07209c7f78ce37",
             size_bytes: 34_307_256,
         }],
+        source: None,
     },
     Kernel {
         name: "7.2",
@@ -252,6 +335,7 @@ pub const KERNELS: &[Kernel] = &[
                 size_bytes: 13_710_360,
             },
         ],
+        source: None,
     },
 ];
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::exec::{self, say};
 use crate::paths::Paths;
-use crate::{apt, fuzz, kernel, pins, toolchain, userland};
+use crate::{apt, fuzz, pins, toolchain, types, userland};
 
 /// Installs and fetches everything; what is there already is left alone.
 ///
@@ -16,8 +16,8 @@ pub fn setup(paths: &Paths) -> Result<()> {
     apt::ensure_program(pins::QEMU_PROGRAM, pins::QEMU_PACKAGE)?;
     userland::ensure(paths)?;
     userland::ensure_promtool(paths)?;
-    for pass in pins::TEST_PASSES {
-        kernel::ensure(paths, kernel::find(pass.kernel)?)?;
+    for kernel in pins::KERNELS {
+        types::read(paths, kernel)?;
     }
     toolchain::ensure_cargo_deny(paths)?;
     fuzz::ensure_compiler()?;

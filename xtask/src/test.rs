@@ -11,7 +11,7 @@ use crate::dist::{self, AGENT, LAB};
 use crate::exec::{self, say};
 use crate::paths::Paths;
 use crate::tally::{self, Tally};
-use crate::{check, fuzz, pins, toolchain, userland, vm};
+use crate::{check, fuzz, pins, prototypes, toolchain, userland, vm};
 
 /// How long each fuzz target runs as a test: enough to notice a broken target.
 const FUZZ_SECONDS: u32 = 10;
@@ -73,6 +73,10 @@ fn host_steps(paths: &Paths) -> Vec<Step<'_>> {
             Box::new(|| product_tests(paths)),
         ),
         ("tests of xtask".to_owned(), Box::new(|| own_tests(paths))),
+        (
+            "kernel prototypes".to_owned(),
+            Box::new(|| prototypes::check(paths)),
+        ),
         ("alert rules".to_owned(), Box::new(|| alert_rules(paths))),
         ("fuzz targets".to_owned(), Box::new(|| fuzz_targets(paths))),
         (

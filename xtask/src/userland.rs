@@ -90,7 +90,10 @@ pub fn ensure_promtool(paths: &Paths) -> Result<PathBuf> {
 }
 
 /// Downloads packages and extracts them below `root`; the downloads are not kept.
-fn unpack(paths: &Paths, what: &str, packages: &[&str], root: &Path) -> Result<()> {
+///
+/// # Errors
+/// When apt cannot provide one of them.
+pub fn unpack(paths: &Paths, what: &str, packages: &[&str], root: &Path) -> Result<()> {
     let downloads = paths.cache.join("downloads").join(what);
     for package in apt::download(packages, &downloads)? {
         apt::extract(&package, root)?;

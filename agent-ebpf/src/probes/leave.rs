@@ -20,8 +20,8 @@ use crate::{
     proof,
 };
 
-// match-proto 6.1: int ip_vs_leave(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, struct ip_vs_iphdr *iph)
-// match-proto 6.12: int ip_vs_leave(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, struct ip_vs_iphdr *iph)
+// match-proto 5.10: int ip_vs_leave(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, struct ip_vs_iphdr *iph)
+// match-proto 7.2: int ip_vs_leave(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, struct ip_vs_iphdr *iph)
 #[fexit(function = "ip_vs_leave")]
 pub fn il_leave(ctx: FExitContext) -> i32 {
     finish(no_destination(&Fexit::<4>(ctx)))

@@ -21,8 +21,8 @@ use crate::{
     transport::debug,
 };
 
-// match-proto 6.1: struct ip_vs_conn *ip_vs_conn_in_get_proto(struct netns_ipvs *ipvs, int af, const struct sk_buff *skb, const struct ip_vs_iphdr *iph)
-// match-proto 6.12: struct ip_vs_conn *ip_vs_conn_in_get_proto(struct netns_ipvs *ipvs, int af, const struct sk_buff *skb, const struct ip_vs_iphdr *iph)
+// match-proto 5.10: struct ip_vs_conn *ip_vs_conn_in_get_proto(struct netns_ipvs *ipvs, int af, const struct sk_buff *skb, const struct ip_vs_iphdr *iph)
+// match-proto 7.2: struct ip_vs_conn *ip_vs_conn_in_get_proto(struct netns_ipvs *ipvs, int af, const struct sk_buff *skb, const struct ip_vs_iphdr *iph)
 #[fexit(function = "ip_vs_conn_in_get_proto")]
 pub fn il_lookup(ctx: FExitContext) -> i32 {
     finish(met_entry(&Fexit::<4>(ctx)))

@@ -25,8 +25,8 @@ use crate::{
     transport::debug,
 };
 
-// match-proto 6.1: struct ip_vs_conn *ip_vs_schedule(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, int *ignored, struct ip_vs_iphdr *iph)
-// match-proto 6.12: struct ip_vs_conn *ip_vs_schedule(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, int *ignored, struct ip_vs_iphdr *iph)
+// match-proto 5.10: struct ip_vs_conn *ip_vs_schedule(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, int *ignored, struct ip_vs_iphdr *iph)
+// match-proto 7.2: struct ip_vs_conn *ip_vs_schedule(struct ip_vs_service *svc, struct sk_buff *skb, struct ip_vs_proto_data *pd, int *ignored, struct ip_vs_iphdr *iph)
 #[fexit(function = "ip_vs_schedule")]
 pub fn il_schedule(ctx: FExitContext) -> i32 {
     finish(chosen(&Fexit::<5>(ctx)))

@@ -24,6 +24,7 @@ use crate::{
 // match-proto 5.10: kfree_skb(struct sk_buff *skb, void *location)
 // match-proto 6.1: kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason)
 // match-proto 6.12: kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk)
+// match-proto 7.2: kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, const struct sock *rx_sk)
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn il_syn_drop(ctx: RawTracePointContext) -> i32 {
     finish(freed(&ctx))

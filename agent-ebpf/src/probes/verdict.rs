@@ -27,8 +27,12 @@ use crate::{
 /// `NF_DROP` (include/uapi/linux/netfilter.h).
 const NF_DROP: u32 = 0;
 
+// match-proto 5.10: unsigned int ip_vs_remote_request4(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
+// match-proto 5.10: unsigned int ip_vs_local_request4(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
+// match-proto 5.10: unsigned int ip_vs_remote_request6(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
+// match-proto 5.10: unsigned int ip_vs_local_request6(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
 // match-proto 6.1: unsigned int ip_vs_in_hook(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
-// match-proto 6.12: unsigned int ip_vs_in_hook(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
+// match-proto 7.2: unsigned int ip_vs_in_hook(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
 #[fexit(function = "ip_vs_in_hook")]
 pub fn il_verdict(ctx: FExitContext) -> i32 {
     decided(&Fexit::<3>(ctx));
