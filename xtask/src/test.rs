@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check and test there is, one count at the end.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
@@ -78,6 +78,7 @@ fn host_steps(paths: &Paths) -> Vec<Step<'_>> {
             Box::new(|| prototypes::check(paths)),
         ),
         ("alert rules".to_owned(), Box::new(|| alert_rules(paths))),
+        ("exposition".to_owned(), Box::new(|| exposition(paths))),
         ("fuzz targets".to_owned(), Box::new(|| fuzz_targets(paths))),
         (
             "licences and sources".to_owned(),
@@ -141,6 +142,14 @@ fn alert_rules(paths: &Paths) -> Result<Tally> {
         }
     }
     Ok(tally)
+}
+
+/// The exposition that the agent's tests write, read and judged by Prometheus's own linter.
+fn exposition(paths: &Paths) -> Result<Tally> {
+    let file = paths.root.join("agent/src/outputs/metrics/golden.prom");
+    let text = File::open(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut command = Command::new(userland::ensure_promtool(paths)?);
+    held(exec::run(command.args(["check", "metrics"]).stdin(text)))
 }
 
 /// Files of a directory whose names end in `suffix`, sorted; none when there is no directory.

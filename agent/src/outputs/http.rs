@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -22,7 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::metrics::{CONTENT_TYPE, Metrics};
+use super::metrics::Metrics;
+use super::metrics::form::Form;
 use crate::status::{self, SharedStatus};
 
 /// Connections served at once; more wait in the kernel's backlog. A node has a handful of readers.
@@ -154,16 +155,30 @@ async fn landing() -> Html<&'static str> {
     Html(LANDING)
 }
 
-async fn metrics(State(served): State<Served>) -> Response {
+async fn metrics(State(served): State<Served>, headers: HeaderMap) -> Response {
+    let form = wanted(&headers);
     let _one = served.one_scrape.lock().await;
     let metrics = Arc::clone(&served.shown.metrics);
     // Two system calls per counter: away from the event loop.
-    let rendered = tokio::task::spawn_blocking(move || metrics.render()).await;
+    let rendered = tokio::task::spawn_blocking(move || metrics.render(form)).await;
     match rendered {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(Ok(body)) => {
+            let described = [
+                (header::CONTENT_TYPE, form.content_type()),
+                (header::VARY, "accept"),
+            ];
+            (described, body).into_response()
+        }
         Ok(Err(error)) => failed(&error.to_string()),
         Err(error) => failed(&error.to_string()),
     }
+}
+
+/// A list may be spread over several headers (RFC 9110, 5.3).
+fn wanted(headers: &HeaderMap) -> Form {
+    let accept = headers.get_all(header::ACCEPT).into_iter();
+    let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
+    Form::wanted(&accept.join(","))
 }
 
 fn failed(reason: &str) -> Response {
@@ -237,9 +252,10 @@ mod tests {
         let shown = shown();
         let (address, stop, end) = served(shown.clone()).await;
         let metrics = request(address, "/metrics").await;
-        assert!(metrics.contains(&format!("content-type: {CONTENT_TYPE}\r\n")));
+        let text = "content-type: text/plain; version=0.0.4; charset=utf-8\r\n";
+        assert!(metrics.contains(text), "{metrics}");
         assert_eq!(first_line_and_body(&metrics).0, "HTTP/1.1 200 OK");
-        assert!(metrics.ends_with("# EOF\n"));
+        assert!(metrics.contains("\nipvs_lens_build_info{"));
         let health = request(address, "/healthz").await;
         assert_eq!(first_line_and_body(&health), ("HTTP/1.1 200 OK", "ok\n"));
         let status = request(address, "/status").await;
@@ -249,6 +265,20 @@ mod tests {
         assert!(landing.contains("<a href=\"/metrics\">"));
         let other = request(address, "/other").await;
         assert_eq!(first_line_and_body(&other).0, "HTTP/1.1 404 Not Found");
+        stop.send(()).unwrap();
+        end.await;
+    }
+
+    #[tokio::test]
+    async fn the_form_is_the_scrapers_choice() {
+        let (address, stop, end) = served(shown()).await;
+        let accept = "/metrics HTTP/1.1\r\naccept: text/plain;q=0.5\r\n\
+            accept: application/openmetrics-text;version=1.0.0\r\nx: ";
+        let answer = request(address, accept).await;
+        let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
+        assert!(answer.contains(kind), "{answer}");
+        assert!(answer.contains("vary: accept\r\n"));
+        assert!(answer.ends_with("# EOF\n"));
         stop.send(()).unwrap();
         end.await;
     }

@@ -5,21 +5,24 @@
 
 mod encode;
 mod families;
-mod labels;
+pub mod form;
+pub mod histogram;
+pub mod labels;
 pub mod names;
 mod page;
+pub mod sample;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use agent_common::count::CountKey;
 use agent_common::stat::Stat;
 use agent_common::verdict::DropCause;
-use prometheus_client::metrics::exemplar::HistogramWithExemplars;
+use prometheus_client::encoding::prometheus_protobuf::EncodeError;
 use thiserror::Error;
 
 pub use families::SERIES_MAX;
@@ -30,10 +33,10 @@ use crate::decode::{Malformed, Reason};
 use crate::event::{NetnsId, Service};
 use crate::status::{ProbeState, ProbeStatus};
 use families::{Families, StaleKey};
+use form::Form;
+use histogram::Histogram;
 use labels::Labels;
-
-/// Content type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use sample::{Example, Page, Part, Sample, Samples};
 
 /// Upper bounds of the delay histogram, in seconds.
 ///
@@ -100,40 +103,31 @@ pub enum RenderError {
     Source(#[source] SourceError),
     /// The encoder, which does not fail on memory.
     #[error("cannot encode the metrics")]
-    Encode(#[from] std::fmt::Error),
+    Encode(#[from] EncodeError),
 }
-
-/// The client of one finding.
-#[derive(Clone, Debug)]
-struct Example {
-    labels: Labels,
-    at: SystemTime,
-}
-
-/// Delays of one service and cause.
-type Delays = HistogramWithExemplars<Labels>;
 
 /// What events add.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Live {
     source: Option<Arc<dyn CountSource>>,
     probes: Vec<ProbeStatus>,
     received: u64,
     malformed: BTreeMap<Reason, u64>,
     correlator: Counters,
-    delays: BTreeMap<(Service, DropCause), Delays>,
-    delays_refused: u64,
+    delays: BTreeMap<(Service, DropCause), Histogram>,
+    delays_refused: usize,
     examples: BTreeMap<StaleKey, Example>,
     /// Counts under keys that could not be read, at the last exposition.
     count_keys_malformed: u64,
-    stale_refused_most: u64,
-    new_connections_refused_most: u64,
+    /// Most label sets each capped family has refused in one scrape.
+    refused_most: BTreeMap<&'static str, u64>,
 }
 
 /// All metrics of the agent; share it in an [`Arc`].
 pub struct Metrics {
     build: BuildInfo,
     live: Mutex<Live>,
+    parts: Mutex<Vec<Arc<dyn Part>>>,
 }
 
 impl Metrics {
@@ -143,7 +137,16 @@ impl Metrics {
         Self {
             build,
             live: Mutex::default(),
+            parts: Mutex::default(),
         }
+    }
+
+    /// Shows this part's families too, from the next scrape on.
+    pub fn add(&self, part: Arc<dyn Part>) {
+        self.parts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(part);
     }
 
     /// Reads the kernel's counters from here on; `None` when they are gone.
@@ -192,17 +195,35 @@ impl Metrics {
         }
     }
 
-    /// The whole exposition, as OpenMetrics text 1.0.
+    /// The whole exposition in one form.
     ///
     /// # Errors
     /// [`RenderError`] when the kernel's counters cannot be read: half an exposition would look
     /// like counters that were reset.
-    pub fn render(&self) -> Result<String, RenderError> {
+    pub fn render(&self, form: Form) -> Result<Vec<u8>, RenderError> {
+        Ok(encode::encode(self.page()?, form)?)
+    }
+
+    fn page(&self) -> Result<Page, RenderError> {
         let kernel = self.read(Kernel::read)?;
         let families = Families::of(&kernel.counts);
-        let mut live = self.live();
-        live.refused(&families);
-        Ok(page::page(self.build, &kernel, &families, &live).encode()?)
+        // A copy: whoever observes never waits for a scrape to be written.
+        let live = {
+            let mut live = self.live();
+            live.count_keys_malformed = families.malformed;
+            live.clone()
+        };
+        let parts = self.parts();
+        let mut netns = page::netns(&families, &live);
+        netns.extend(parts.iter().flat_map(|part| part.netns()));
+        let mut page = Page::new(netns.len() > 1);
+        page::show(&mut page, self.build, &kernel, &families, &live);
+        for part in parts {
+            part.show(&mut page);
+        }
+        let refused = self.live().refused(&page);
+        page.put(names::SERIES_DROPPED, refused);
+        Ok(page)
     }
 
     /// Every way of losing an event with its number, as `ipvs_lens_events_lost_total` has it.
@@ -227,6 +248,13 @@ impl Metrics {
             Some(source) => read(&*source).map_err(RenderError::Source),
             None => Ok(Kernel::default()),
         }
+    }
+
+    fn parts(&self) -> Vec<Arc<dyn Part>> {
+        self.parts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -277,17 +305,21 @@ impl Live {
         }
         let seconds = finding.delay.unwrap_or_default().as_secs_f64();
         let delays = self.delays.entry(key).or_insert_with(no_delays);
-        delays.observe(seconds, Some(example.labels), Some(example.at));
+        delays.observe(seconds, Some(example));
     }
 
-    fn refused(&mut self, families: &Families) {
-        self.count_keys_malformed = families.malformed;
-        let most = |so_far: u64, now: usize| so_far.max(u64::try_from(now).unwrap_or(u64::MAX));
-        self.stale_refused_most = most(self.stale_refused_most, families.stale_refused);
-        self.new_connections_refused_most = most(
-            self.new_connections_refused_most,
-            families.new_connections_refused,
-        );
+    /// What capped families have refused, the most of any scrape: a counter does not fall.
+    fn refused(&mut self, page: &Page) -> Samples {
+        for (family, now) in page.refused() {
+            let most = self.refused_most.entry(family).or_default();
+            *most = now.max(*most);
+        }
+        let most = self.refused_most.iter();
+        most.map(|(family, count)| {
+            let labels = vec![("family", (*family).to_owned())];
+            (labels, Sample::Counter(*count, None))
+        })
+        .collect()
     }
 
     fn losses(&self, kernel: &Kernel) -> Vec<(&'static str, u64)> {
@@ -311,14 +343,17 @@ impl Live {
             .collect()
     }
 
-    fn attached(&self) -> impl Iterator<Item = (Labels, i64)> {
+    fn attached(&self) -> impl Iterator<Item = (Labels, f64)> {
         self.probes.iter().map(|probe| {
             let labels = vec![("probe", probe.name.clone()), ("via", probe.via.clone())];
-            (labels, i64::from(probe.state == ProbeState::Active))
+            (
+                labels,
+                f64::from(u8::from(probe.state == ProbeState::Active)),
+            )
         })
     }
 }
 
-fn no_delays() -> Delays {
-    HistogramWithExemplars::new(DELAY_BUCKETS_SECONDS.into_iter())
+fn no_delays() -> Histogram {
+    Histogram::new(&DELAY_BUCKETS_SECONDS)
 }

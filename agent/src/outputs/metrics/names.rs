@@ -31,6 +31,34 @@ pub struct Metric {
     pub help: &'static str,
 }
 
+impl Metric {
+    /// The unit its name ends in; none for a number of things.
+    #[must_use]
+    pub fn unit(&self) -> Option<&'static str> {
+        let (_, last) = self.without_total().rsplit_once('_')?;
+        UNITS.iter().find(|unit| **unit == last).copied()
+    }
+
+    /// The name without unit and `_total`, which encoders add themselves.
+    #[must_use]
+    pub fn stem(&self) -> &'static str {
+        let name = self.without_total();
+        match self.unit() {
+            Some(unit) => name
+                .strip_suffix(unit)
+                .map_or(name, |name| name.trim_end_matches('_')),
+            None => name,
+        }
+    }
+
+    fn without_total(&self) -> &'static str {
+        self.name.strip_suffix("_total").unwrap_or(self.name)
+    }
+}
+
+/// Units a name may end in: base units, as the Prometheus conventions have them.
+const UNITS: &[&str] = &["seconds", "bytes", "ratio"];
+
 /// Labels of a service.
 pub const SERVICE_LABELS: &[&str] = &["proto", "local_address", "local_port", "local_mark"];
 

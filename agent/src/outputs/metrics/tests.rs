@@ -1,5 +1,6 @@
 //! The exposition as a whole, the caps, and the document made of the names.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -7,6 +8,10 @@ use agent_common::count::TALLY_ATTEMPT;
 use agent_common::key::ServiceKey;
 use agent_common::verdict::StaleCause;
 use expect_test::expect_file;
+use names::Kind;
+use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model as proto;
+use prost::Message;
+use proto::MetricFamily;
 
 use super::*;
 use crate::clock::MonoNs;
@@ -98,6 +103,13 @@ fn with(counts: Vec<(CountKey, u64)>) -> Metrics {
     metrics
 }
 
+impl Metrics {
+    /// The exposition as OpenMetrics text.
+    fn text(&self) -> String {
+        String::from_utf8(self.render(Form::OpenMetrics1).unwrap()).unwrap()
+    }
+}
+
 fn anchor() -> WallAnchor {
     WallAnchor::new(MonoNs(0), UNIX_EPOCH + Duration::from_secs(1_700_000_000))
 }
@@ -128,8 +140,8 @@ fn delayed(at_ms: u64) -> Event {
     })
 }
 
-#[test]
-fn the_whole_exposition() {
+/// Something of everything.
+fn full() -> Metrics {
     let service = sample_service();
     let stale = Verdict::ReusedStale(StaleCause::PortReuse);
     let dropped = Verdict::Dropped(DropCause::IpvsReuse);
@@ -174,8 +186,194 @@ fn the_whole_exposition() {
             delayed(7_100),
         ],
     );
-    let text = metrics.render().unwrap();
-    expect_file!["./golden.openmetrics"].assert_eq(&text);
+    metrics
+}
+
+/// `promtool check metrics` reads the second file in `cargo xtask test`.
+#[test]
+fn the_whole_exposition_as_text() {
+    let metrics = full();
+    expect_file!["./golden.openmetrics"].assert_eq(&metrics.text());
+    let text = String::from_utf8(metrics.render(Form::Text0).unwrap()).unwrap();
+    expect_file!["./golden.prom"].assert_eq(&text);
+    for (one, other) in [
+        (Form::OpenMetrics0, Form::OpenMetrics1),
+        (Form::Text1, Form::Text0),
+    ] {
+        assert_eq!(metrics.render(one).unwrap(), metrics.render(other).unwrap());
+    }
+}
+
+fn messages(metrics: &Metrics) -> Vec<MetricFamily> {
+    let bytes = metrics.render(Form::Protobuf).unwrap();
+    let mut bytes = bytes.as_slice();
+    let mut families = Vec::new();
+    while !bytes.is_empty() {
+        families.push(MetricFamily::decode_length_delimited(&mut bytes).unwrap());
+    }
+    families
+}
+
+/// Upper bounds and counts of positive native buckets, as the format defines them.
+fn native_buckets(of: &proto::Histogram) -> Vec<(f64, i64)> {
+    let mut deltas = of.positive_delta.iter();
+    let (mut index, mut count) = (0, 0);
+    let mut buckets = Vec::new();
+    for span in &of.positive_span {
+        index += span.offset;
+        for _ in 0..span.length {
+            count += deltas.next().unwrap();
+            let bound = 2_f64.powf(f64::from(index) / 2_f64.powi(of.schema));
+            buckets.push((bound, count));
+            index += 1;
+        }
+    }
+    assert_eq!(deltas.next(), None);
+    buckets
+}
+
+#[test]
+fn protobuf_has_classic_and_native_buckets_and_exemplars() {
+    let families = messages(&full());
+    let family = |name: &str| families.iter().find(|f| f.name == name).unwrap();
+    let delays = family(names::CONNECT_DELAY.name);
+    assert_eq!(
+        (delays.r#type(), delays.unit.as_str()),
+        (proto::MetricType::Histogram, "seconds")
+    );
+    let [of] = &*delays.metric else {
+        panic!("one service and cause: {delays:#?}");
+    };
+    let histogram = of.histogram.as_ref().unwrap();
+    assert_eq!((histogram.sample_count, histogram.schema), (3, 3));
+    assert!((histogram.sample_sum - 11.193).abs() < 1e-6);
+    // Classic: each exemplar in the bucket its delay fell into.
+    let examples: Vec<_> = histogram
+        .bucket
+        .iter()
+        .filter_map(|bucket| {
+            let example = bucket.exemplar.as_ref()?;
+            let milliseconds = (example.value * 1000.0).round();
+            Some((bucket.upper_bound, bucket.cumulative_count, milliseconds))
+        })
+        .collect();
+    assert_eq!(
+        examples,
+        [(1.5, 1, 1033.0), (4.0, 2, 3060.0), (9.0, 3, 7100.0)]
+    );
+    let example = histogram.bucket[4].exemplar.as_ref().unwrap();
+    assert_eq!(example.label[0].value, "10.0.0.2:40001");
+    assert_eq!(example.timestamp.unwrap().seconds, 1_700_000_001);
+    // Native: each delay alone, in a bucket that ends at most 9 % above it.
+    let native = native_buckets(histogram);
+    let filled: Vec<_> = native.iter().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(filled.len(), 3);
+    for ((bound, count), delay) in filled.iter().zip([1.033, 3.06, 7.1]) {
+        assert_eq!(*count, 1);
+        assert!(
+            (delay..=delay * 1.0905).contains(bound),
+            "{bound} for {delay}"
+        );
+    }
+    let stale = family(names::STALE_CONNECTIONS.name);
+    let with_example = stale.metric.iter().filter_map(|metric| {
+        let counter = metric.counter.as_ref().unwrap();
+        Some((
+            counter.value,
+            counter.exemplar.as_ref()?.label[0].value.as_str(),
+        ))
+    });
+    assert_eq!(with_example.collect::<Vec<_>>(), [(5.0, "10.0.0.2:40001")]);
+}
+
+#[test]
+fn every_form_tells_the_same() {
+    let metrics = full();
+    let text = metrics.text();
+    let in_text = text.lines().filter(|line| !line.starts_with('#')).count();
+    let plain = metrics.render(Form::Text0).unwrap();
+    let plain = String::from_utf8(plain).unwrap();
+    let in_plain = plain.lines().filter(|line| !line.starts_with('#')).count();
+    let in_messages: usize = messages(&metrics)
+        .iter()
+        .flat_map(|family| &family.metric)
+        .map(|metric| {
+            metric
+                .histogram
+                .as_ref()
+                .map_or(1, |of| of.bucket.len() + 2)
+        })
+        .sum();
+    assert_eq!((in_text, in_plain), (in_messages, in_messages));
+}
+
+/// A part as the table or the doctor is one.
+struct Other(NetnsId);
+
+impl Part for Other {
+    fn netns(&self) -> BTreeSet<NetnsId> {
+        BTreeSet::from([self.0])
+    }
+
+    fn show(&self, page: &mut Page) {
+        let labels = page.service(&Service {
+            netns: self.0,
+            ..sample_service()
+        });
+        let decision = labels::and(labels, "decision", "scheduled");
+        page.put(
+            names::CONNECTIONS,
+            vec![(decision, Sample::Counter(7, None))],
+        );
+        page.refuse(names::CONNECTIONS, 2);
+    }
+}
+
+#[test]
+fn parts_add_families_namespaces_and_refusals() {
+    let row = attempts(sample_service(), None, Verdict::Scheduled, 1);
+    let metrics = with(vec![row]);
+    metrics.add(Arc::new(Other(NetnsId(7))));
+    for _ in 0..2 {
+        let text = metrics.text();
+        for line in [
+            "local_mark=\"\",netns=\"7\",decision=\"scheduled\"} 7\n",
+            "local_mark=\"\",netns=\"4026531840\",decision=\"scheduled\"} 1\n",
+            "ipvs_lens_series_dropped_total{family=\"ipvs_lens_connections_total\"} 2\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in {text}");
+        }
+    }
+}
+
+#[test]
+fn names_follow_the_conventions() {
+    for (at, metric) in names::ALL.iter().enumerate() {
+        let name = metric.name;
+        assert!(name.starts_with("ipvs_lens_"), "{name}");
+        assert_eq!(
+            name.ends_with("_total"),
+            metric.kind == Kind::Counter,
+            "{name}"
+        );
+        assert!(metric.help.ends_with('.'), "{name}: {}", metric.help);
+        assert!(
+            names::ALL[..at].iter().all(|other| other.name != name),
+            "{name} twice"
+        );
+        let unit = metric
+            .unit()
+            .map(|unit| format!("_{unit}"))
+            .unwrap_or_default();
+        let total = if metric.kind == Kind::Counter {
+            "_total"
+        } else {
+            ""
+        };
+        assert_eq!(format!("{}{unit}{total}", metric.stem()), name);
+    }
+    assert_eq!(names::CONNECT_DELAY.unit(), Some("seconds"));
+    assert_eq!(names::CONNECTIONS.unit(), None);
 }
 
 #[test]
@@ -189,7 +387,7 @@ fn one_second_steps_fall_into_buckets_of_their_own() {
 
 #[test]
 fn without_a_source_everything_of_ours_is_there_at_zero() {
-    let text = Metrics::new(BUILD).render().unwrap();
+    let text = Metrics::new(BUILD).text();
     for reason in [
         "ring_full",
         "record_short",
@@ -216,9 +414,9 @@ fn netns_is_a_label_only_where_more_than_one_is_watched() {
         ..here
     };
     let row = |service| attempts(service, None, Verdict::Scheduled, 1);
-    let alone = with(vec![row(here)]).render().unwrap();
+    let alone = with(vec![row(here)]).text();
     assert!(alone.contains("local_mark=\"\",decision=\"scheduled\"} 1\n"));
-    let both = with(vec![row(here), row(there)]).render().unwrap();
+    let both = with(vec![row(here), row(there)]).text();
     assert!(both.contains("local_mark=\"\",netns=\"7\",decision=\"scheduled\"} 1\n"));
     assert!(both.contains("local_mark=\"\",netns=\"4026531840\",decision=\"scheduled\"} 1\n"));
 }
@@ -238,7 +436,7 @@ fn a_family_is_capped_with_the_most_abnormal_first() {
     let stale = Verdict::ReusedStale(StaleCause::Persistence);
     counts.push(attempts(service, Some(&last), stale, 1));
     let metrics = with(counts);
-    let text = metrics.render().unwrap();
+    let text = metrics.text();
     let rows = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
     assert_eq!(rows("ipvs_lens_new_connections_total{"), SERIES_MAX);
     assert_eq!(rows("ipvs_lens_stale_connections_total{"), SERIES_MAX);
@@ -269,7 +467,7 @@ fn delays_are_capped() {
         };
         tell(&metrics, &[Event::AttemptDecided(decided)]);
     }
-    let text = metrics.render().unwrap();
+    let text = metrics.text();
     assert_eq!(
         text.matches("connect_delay_seconds_count{").count(),
         SERIES_MAX
@@ -287,7 +485,7 @@ fn counts_that_make_no_sense_are_counted() {
     };
     let mut other = attempts(sample_service(), None, Verdict::Scheduled, 5);
     other.0.service = unknown;
-    let text = with(vec![row, other]).render().unwrap();
+    let text = with(vec![row, other]).text();
     assert!(text.contains("ipvs_lens_events_lost_total{reason=\"count_key_malformed\"} 9\n"));
 }
 
@@ -305,7 +503,7 @@ fn a_source_that_fails_is_no_exposition() {
     let metrics = Metrics::new(BUILD);
     metrics.set_source(Some(Arc::new(Broken)));
     assert_eq!(
-        metrics.render().unwrap_err().to_string(),
+        metrics.render(Form::Text0).unwrap_err().to_string(),
         "cannot read the kernel's counters: map is gone; see /status for the probes"
     );
 }
@@ -319,7 +517,7 @@ fn an_unresolved_drop_is_no_delay() {
             ..sample_syn_drop()
         })],
     );
-    let text = metrics.render().unwrap();
+    let text = metrics.text();
     assert!(!text.contains("ipvs_lens_connect_delay_seconds_count"));
 }
 
@@ -346,13 +544,16 @@ fn document() -> String {
         network namespace are seen. Firewall-mark services have `proto=\"FWM\"`, an empty address and\n\
         the mark in `local_mark`, as node_exporter prints them; dead SYNs of no known service have\n\
         empty service labels. Clients appear only in exemplars.\n\n\
-        | name | type | labels | meaning |\n|---|---|---|---|\n"
+        A name ends in its unit; without one it is a number of things, or 0 and 1. Histograms have\n\
+        native buckets too where a scraper asks for protobuf.\n\n\
+        | name | type | unit | labels | meaning |\n|---|---|---|---|---|\n"
         .to_owned();
     for metric in names::ALL {
         let kind = format!("{:?}", metric.kind).to_lowercase();
         let labels: Vec<_> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
         let (name, labels, help) = (metric.name, labels.join(", "), metric.help);
-        writeln!(text, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
+        let unit = metric.unit().unwrap_or_default();
+        writeln!(text, "| `{name}` | {kind} | {unit} | {labels} | {help} |").unwrap();
     }
     text +=
         "\n## Reasons of `ipvs_lens_events_lost_total`\n\n| reason | what is lost |\n|---|---|\n";
