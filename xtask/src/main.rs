@@ -11,9 +11,12 @@ mod cpio;
 mod dist;
 mod exec;
 mod fuzz;
+mod generate;
 mod guest;
 mod initramfs;
 mod kernel;
+#[cfg(test)]
+mod metrics;
 mod modules;
 mod paths;
 mod pins;
@@ -21,7 +24,9 @@ mod prototypes;
 mod qemu;
 mod rebuild;
 mod results;
+mod rules;
 mod setup;
+mod stack;
 mod tally;
 mod test;
 mod toolchain;
@@ -63,6 +68,8 @@ enum Verb {
     Vm(vm::VmArgs),
     /// Play the incident in a guest and show what the agent saw
     Demo(vm::DemoArgs),
+    /// Write the files of the repository that are made from others
+    Generate,
     /// Fuzz one target
     Fuzz(fuzz::FuzzArgs),
 }
@@ -88,6 +95,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Prototypes(args) => prototypes::prototypes(&paths, args)?,
         Verb::Vm(args) => vm::vm(&paths, args)?,
         Verb::Demo(args) => vm::demo(&paths, args)?,
+        Verb::Generate => generate::generate(&paths)?,
         Verb::Fuzz(args) => fuzz::fuzz(&paths, args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,8 @@
 //!
 //! Nothing here names a host: packages are found through the machine's own apt sources.
 
+use crate::stack::programs::{Origin, Release};
+
 /// Rust toolchain of the agent, the kernel programs and the lab; its LLVM (22) is the one
 /// [`BPF_LINKER_FEATURE`] names.
 pub const RUST: &str = "1.98.0";
@@ -88,9 +90,6 @@ pub const QEMU_PACKAGE: &str = "qemu-system-x86";
 
 /// Program that [`QEMU_PACKAGE`] brings.
 pub const QEMU_PROGRAM: &str = "qemu-system-x86_64";
-
-/// Package that brings `promtool`; extracted into the cache, not installed.
-pub const PROMTOOL_PACKAGE: &str = "prometheus";
 
 /// Debian packages whose contents are the guest's userland: the programs, then every library
 /// they are linked with.
@@ -183,6 +182,47 @@ pub struct Package {
     /// Of the file.
     pub size_bytes: u64,
 }
+
+/// The oldest and the newest pair of Prometheus and Alertmanager that Debian ships; extracted into
+/// the cache, not installed, because an installation would start them.
+pub const STACKS: &[Release] = &[
+    // 2.42 and 0.25 in Debian 12.
+    Release {
+        name: "oldest",
+        origin: Origin::Suite(&["prometheus", "prometheus-alertmanager"]),
+    },
+    Release {
+        name: "newest",
+        origin: Origin::Pinned(&[
+            Package {
+                archive: Archive::Debian,
+                path: "pool/main/p/prometheus/prometheus_3.5.3+ds1-6_amd64.deb",
+                sha256: "593bcced02d8082688ea034dfc543848ad145c5f793aae5aad756c4dbdfa98da",
+                size_bytes: 18_286_304,
+            },
+            Package {
+                archive: Archive::Debian,
+                path: "pool/main/p/prometheus/promtool_3.5.3+ds1-6_amd64.deb",
+                sha256: "1fb8bad7b932e7a44bccb12517f0bd96d5d5d83f15d3a1c0e2aa705cbf93fe90",
+                size_bytes: 17_389_512,
+            },
+            Package {
+                archive: Archive::Debian,
+                path: "pool/main/p/prometheus-alertmanager/prometheus-alertmanager_0.33.1-5_amd64.deb",
+                sha256: "ec1be21dd7ffeec3d6f42dd1cc8e97b8a9e93888f1953b4fb4cb9234be70185f",
+                size_bytes: 13_516_968,
+            },
+        ]),
+    },
+];
+
+/// Programs each of [`STACKS`] must have.
+pub const STACK_PROGRAMS: &[&str] = &[
+    "prometheus",
+    "promtool",
+    "prometheus-alertmanager",
+    "amtool",
+];
 
 /// One kernel a guest can boot.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::exec::{self, say};
 use crate::paths::Paths;
-use crate::{apt, fuzz, pins, toolchain, types, userland};
+use crate::{apt, fuzz, pins, stack, toolchain, types, userland};
 
 /// Installs and fetches everything; what is there already is left alone.
 ///
@@ -15,7 +15,9 @@ pub fn setup(paths: &Paths) -> Result<()> {
     toolchain::ensure_bpf_linker(paths)?;
     apt::ensure_program(pins::QEMU_PROGRAM, pins::QEMU_PACKAGE)?;
     userland::ensure(paths)?;
-    userland::ensure_promtool(paths)?;
+    for release in pins::STACKS {
+        stack::programs::ensure(paths, release)?;
+    }
     for kernel in pins::KERNELS {
         types::read(paths, kernel)?;
     }

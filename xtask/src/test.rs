@@ -1,17 +1,15 @@
 //! `cargo xtask test`: every check and test there is, one count at the end.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::dist::{self, AGENT, LAB};
 use crate::exec::{self, say};
 use crate::paths::Paths;
 use crate::tally::{self, Tally};
-use crate::{check, fuzz, pins, prototypes, toolchain, userland, vm};
+use crate::{check, fuzz, pins, prototypes, stack, toolchain, vm};
 
 /// How long each fuzz target runs as a test: enough to notice a broken target.
 const FUZZ_SECONDS: u32 = 10;
@@ -77,8 +75,10 @@ fn host_steps(paths: &Paths) -> Vec<Step<'_>> {
             "kernel prototypes".to_owned(),
             Box::new(|| prototypes::check(paths)),
         ),
-        ("alert rules".to_owned(), Box::new(|| alert_rules(paths))),
-        ("exposition".to_owned(), Box::new(|| exposition(paths))),
+        (
+            "alert rules, routes and exposition".to_owned(),
+            Box::new(|| stack::checks::run(paths)),
+        ),
         ("fuzz targets".to_owned(), Box::new(|| fuzz_targets(paths))),
         (
             "licences and sources".to_owned(),
@@ -127,47 +127,6 @@ fn with_status(mut tally: Tally, status: ExitStatus) -> Tally {
     tally
 }
 
-/// One test per rule file and per file of rule tests.
-fn alert_rules(paths: &Paths) -> Result<Tally> {
-    let dashboards = paths.root.join("dashboards");
-    let promtool = userland::ensure_promtool(paths)?;
-    let mut tally = Tally::default();
-    for (dir, suffix, verb) in [
-        (dashboards.clone(), ".rules.yml", "check"),
-        (dashboards.join("tests"), ".yml", "test"),
-    ] {
-        for file in files_ending(&dir, suffix)? {
-            let result = exec::run(Command::new(&promtool).args([verb, "rules"]).arg(&file));
-            tally += Tally::of(result.is_ok());
-        }
-    }
-    Ok(tally)
-}
-
-/// The exposition that the agent's tests write, read and judged by Prometheus's own linter.
-fn exposition(paths: &Paths) -> Result<Tally> {
-    let file = paths.root.join("agent/src/outputs/metrics/golden.prom");
-    let text = File::open(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let mut command = Command::new(userland::ensure_promtool(paths)?);
-    held(exec::run(command.args(["check", "metrics"]).stdin(text)))
-}
-
-/// Files of a directory whose names end in `suffix`, sorted; none when there is no directory.
-fn files_ending(dir: &Path, suffix: &str) -> Result<Vec<PathBuf>> {
-    if !dir.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-        let path = entry?.path();
-        if path.to_string_lossy().ends_with(suffix) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 fn fuzz_targets(paths: &Paths) -> Result<Tally> {
     let mut tally = Tally::default();
     for target in fuzz::targets(paths)? {
@@ -197,9 +156,8 @@ fn licences(paths: &Paths) -> Result<Tally> {
 
 #[cfg(test)]
 mod tests {
-    use super::{files_ending, with_status};
+    use super::with_status;
     use crate::tally::Tally;
-    use std::fs;
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
 
@@ -210,22 +168,5 @@ mod tests {
         assert_eq!(with_status(passed, ExitStatus::from_raw(0)), passed);
         assert_eq!(with_status(passed, failed).failed, 1);
         assert_eq!(with_status(Tally::FAILED, failed).failed, 1);
-    }
-
-    #[test]
-    fn files_are_chosen_by_ending_and_sorted() {
-        let dir = std::env::temp_dir().join(format!("xtask-test-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("a temporary directory can be created");
-        for name in ["b.rules.yml", "a.rules.yml", "c.yml"] {
-            fs::write(dir.join(name), "").expect("the directory is writable");
-        }
-        let files = files_ending(&dir, ".rules.yml").expect("the directory is readable");
-        assert_eq!(files, [dir.join("a.rules.yml"), dir.join("b.rules.yml")]);
-        fs::remove_dir_all(&dir).expect("the directory was made here");
-        assert!(
-            files_ending(&dir, ".yml")
-                .expect("an absent directory is empty")
-                .is_empty()
-        );
     }
 }

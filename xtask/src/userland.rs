@@ -1,4 +1,4 @@
-//! Debian programs taken out of their packages: the guest's userland, and promtool.
+//! Debian programs taken out of their packages: the guest's userland.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -70,23 +70,6 @@ fn link_applets(root: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Makes sure promtool is in the cache and returns its path.
-///
-/// # Errors
-/// When apt cannot provide its package.
-pub fn ensure_promtool(paths: &Paths) -> Result<PathBuf> {
-    let dir = paths.cache.join("promtool");
-    cache::ensure(&paths.cache, &dir, pins::PROMTOOL_PACKAGE, |part| {
-        say("fetching promtool");
-        let all = part.join("all");
-        unpack(paths, "promtool", &[pins::PROMTOOL_PACKAGE], &all)?;
-        fs::copy(all.join("usr/bin/promtool"), part.join("promtool"))
-            .context("the package holds no usr/bin/promtool")?;
-        Ok(fs::remove_dir_all(all)?)
-    })?;
-    Ok(dir.join("promtool"))
 }
 
 /// Downloads packages and extracts them below `root`; the downloads are not kept.

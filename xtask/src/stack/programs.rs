@@ -1,0 +1,100 @@
+//! Prometheus, Alertmanager and their tools, taken out of Debian's packages.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::apt;
+use crate::cache;
+use crate::exec::say;
+use crate::paths::Paths;
+use crate::pins::{self, Package};
+
+/// Where the packages come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// By name from the machine's own suite, under apt's signatures.
+    Suite(&'static [&'static str]),
+    /// By path and hash.
+    Pinned(&'static [Package]),
+}
+
+/// A pair of Prometheus and Alertmanager that a distribution ships together.
+#[derive(Clone, Copy, Debug)]
+pub struct Release {
+    /// For people and for the directory's name.
+    pub name: &'static str,
+    /// Its packages.
+    pub origin: Origin,
+}
+
+/// The programs of one release, extracted.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    root: PathBuf,
+}
+
+/// Makes sure the programs of a release are in the cache.
+///
+/// # Errors
+/// When a package cannot be fetched or lacks a program.
+pub fn ensure(paths: &Paths, release: &Release) -> Result<Programs> {
+    let root = paths.cache.join(format!("stack-{}", release.name));
+    cache::ensure(&paths.cache, &root, &stamp(release), |part| {
+        say(format!(
+            "fetching Prometheus and Alertmanager ({})",
+            release.name
+        ));
+        unpack(paths, release, part)?;
+        let programs = Programs {
+            root: part.to_owned(),
+        };
+        for program in pins::STACK_PROGRAMS {
+            let path = programs.path(program);
+            fs::metadata(&path)
+                .with_context(|| format!("the packages hold no {}", path.display()))?;
+        }
+        Ok(())
+    })?;
+    Ok(Programs { root })
+}
+
+fn stamp(release: &Release) -> String {
+    match release.origin {
+        Origin::Suite(names) => names.join(" "),
+        Origin::Pinned(packages) => {
+            let hashes: Vec<_> = packages.iter().map(|package| package.sha256).collect();
+            hashes.join(" ")
+        }
+    }
+}
+
+fn unpack(paths: &Paths, release: &Release, root: &Path) -> Result<()> {
+    let downloads = paths.cache.join("downloads");
+    let files = match release.origin {
+        Origin::Suite(names) => apt::download(names, &downloads.join("stack"))?,
+        Origin::Pinned(packages) => packages
+            .iter()
+            .map(|package| apt::fetch(package, &downloads))
+            .collect::<Result<_>>()?,
+    };
+    for file in files {
+        apt::extract(&file, root)?;
+        // Unpacked, it is of no use any more.
+        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+    }
+    Ok(())
+}
+
+impl Programs {
+    /// A tool that needs nothing but itself: `promtool`, `amtool`.
+    pub fn tool(&self, name: &str) -> Command {
+        Command::new(self.path(name))
+    }
+
+    fn path(&self, program: &str) -> PathBuf {
+        self.root.join("usr/bin").join(program)
+    }
+}
