@@ -57,26 +57,25 @@ pub struct Prepared {
     initramfs: PathBuf,
     dir: PathBuf,
     name: &'static str,
-    /// Keeps a second guest of this kernel from writing to the same files.
+    /// Keeps a second guest of this name from writing to the same files.
     _lock: fs::File,
 }
 
 /// Builds and fetches all a guest needs, and writes its file system.
 ///
+/// `name` is the guest's: its files are kept under it.
+///
 /// # Errors
 /// When any part of the set-up or the build fails.
-pub fn prepare(paths: &Paths, kernel: &Kernel, keep_log: bool) -> Result<Prepared> {
+pub fn prepare(paths: &Paths, kernel: &Kernel, name: &str, keep_log: bool) -> Result<Prepared> {
     apt::ensure_program(pins::QEMU_PROGRAM, pins::QEMU_PACKAGE)?;
     let userland = userland::ensure(paths)?;
     let files = kernel::ensure(paths, kernel)?;
     dist::build(paths, AGENT)?;
     dist::build(paths, LAB)?;
-    let dir = paths.target.join("lab").join(kernel.name);
+    let dir = paths.target.join("lab").join(name.replace(' ', "-"));
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let lock = cache::lock_file(
-        &dir.join(".lock"),
-        &format!("a guest of kernel {}", kernel.name),
-    )?;
+    let lock = cache::lock_file(&dir.join(".lock"), &format!("the guest {name}"))?;
     let prepared = Prepared {
         image: files.image,
         initramfs: dir.join("initramfs.cpio"),

@@ -18,6 +18,7 @@ mod kernel;
 #[cfg(test)]
 mod metrics;
 mod modules;
+mod passes;
 mod paths;
 mod pins;
 mod prototypes;

@@ -9,7 +9,7 @@ use crate::dist::{self, AGENT, LAB};
 use crate::exec::{self, say};
 use crate::paths::Paths;
 use crate::tally::{self, Tally};
-use crate::{check, fuzz, pins, prototypes, stack, toolchain, vm};
+use crate::{check, fuzz, passes, pins, prototypes, stack, toolchain};
 
 /// How long each fuzz target runs as a test: enough to notice a broken target.
 const FUZZ_SECONDS: u32 = 10;
@@ -29,27 +29,27 @@ type Step<'a> = (String, Box<dyn FnOnce() -> Result<Tally> + 'a>);
 ///
 /// Failure is the exit status; no word comes behind the sum.
 pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
-    let mut steps = host_steps(paths);
-    if !args.fast {
-        for pass in pins::TEST_PASSES {
-            let run = || vm::scenarios(paths, pass.kernel, &[], &pass.words(), false);
-            steps.push((
-                format!("scenarios on kernel {}", pass.name()),
-                Box::new(run),
-            ));
-        }
-    }
     let mut lines = Vec::new();
     let mut total = Tally::default();
-    let count = steps.len();
-    for (number, (name, step)) in steps.into_iter().enumerate() {
-        say(format!("step {} of {count}: {name}", number + 1));
+    let mut add = |name: &str, tally: Tally| {
+        lines.push(format!("{name}: {tally}, {} skipped", tally.skipped));
+        total += tally;
+    };
+    let steps = host_steps(paths);
+    let count = steps.len() + usize::from(!args.fast);
+    for (number, (name, step)) in (1..).zip(steps) {
+        say(format!("step {number} of {count}: {name}"));
         let tally = step().unwrap_or_else(|error| {
             eprintln!("xtask: {name}: {error:#}");
             Tally::FAILED
         });
-        lines.push(format!("{name}: {tally}, {} skipped", tally.skipped));
-        total += tally;
+        add(&name, tally);
+    }
+    if !args.fast {
+        say(format!("step {count} of {count}: scenarios in guests"));
+        for (name, tally) in passes::run(paths, pins::TEST_PASSES) {
+            add(&format!("scenarios on kernel {name}"), tally);
+        }
     }
     println!("\n{}\n{total}", lines.join("\n"));
     if total.failed == 0 {

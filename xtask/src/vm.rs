@@ -12,6 +12,7 @@ use crate::dist::{self, LAB};
 use crate::exec;
 use crate::guest::{self, Flow};
 use crate::kernel;
+use crate::passes;
 use crate::paths::Paths;
 use crate::pins;
 use crate::results::{self, Event, Outcome};
@@ -79,18 +80,19 @@ pub fn vm(paths: &Paths, args: &VmArgs) -> Result<()> {
             io::stdin().is_terminal(),
             "a shell needs a terminal on stdin; run a scenario instead"
         );
-        let guest = guest::prepare(paths, kernel::find(name)?, args.keep_log)?;
+        let guest = guest::prepare(paths, kernel::find(name)?, name, args.keep_log)?;
         let mut words = vec!["lab.mode=shell".to_owned(), "quiet".to_owned()];
         words.extend_from_slice(&args.kernel_args);
         return guest.interact(&words);
     }
-    let tally = scenarios(
-        paths,
+    let run = Run {
+        kernel: name,
         name,
-        &args.scenarios,
-        &args.kernel_args,
-        args.keep_log,
-    )?;
+        wanted: &args.scenarios,
+        kernel_args: &args.kernel_args,
+        keep_log: args.keep_log,
+    };
+    let tally = scenarios(paths, &run, &mut |line| println!("{line}"))?;
     println!("kernel {name}: {tally}, {} skipped", tally.skipped);
     if tally.failed > 0 {
         bail!("{} scenarios failed on kernel {name}", tally.failed);
@@ -102,18 +104,8 @@ pub fn vm(paths: &Paths, args: &VmArgs) -> Result<()> {
 fn matrix(paths: &Paths) -> Result<()> {
     let mut total = Tally::default();
     let mut lines = Vec::new();
-    for pass in pins::matrix() {
-        exec::say(pass.name());
-        let tally =
-            scenarios(paths, pass.kernel, &[], &pass.words(), false).unwrap_or_else(|error| {
-                eprintln!("xtask: {}: {error:#}", pass.name());
-                Tally::FAILED
-            });
-        lines.push(format!(
-            "{}: {tally}, {} skipped",
-            pass.name(),
-            tally.skipped
-        ));
+    for (name, tally) in passes::run(paths, &pins::matrix()) {
+        lines.push(format!("{name}: {tally}, {} skipped", tally.skipped));
         total += tally;
     }
     println!("\n{}\n{total}", lines.join("\n"));
@@ -121,32 +113,43 @@ fn matrix(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Boots a kernel, runs scenarios in it and counts their results.
+/// What one guest is booted for.
+pub struct Run<'a> {
+    /// Kernel to boot, as people call it.
+    pub kernel: &'a str,
+    /// What its lines begin with.
+    pub name: &'a str,
+    /// Scenarios to run; empty for those the kernel's command line asks for.
+    pub wanted: &'a [String],
+    /// Words for the kernel's command line.
+    pub kernel_args: &'a [String],
+    /// Whether to keep the console log of the former run.
+    pub keep_log: bool,
+}
+
+/// Boots a kernel, runs scenarios in it, hands over lines for people and counts the results.
 ///
 /// A guest that dies counts as one failure beside what it reported before.
 ///
 /// # Errors
 /// When the guest cannot be prepared or has nothing to run.
-pub fn scenarios(
-    paths: &Paths,
-    name: &str,
-    wanted: &[String],
-    kernel_args: &[String],
-    keep_log: bool,
-) -> Result<Tally> {
-    let guest = guest::prepare(paths, kernel::find(name)?, keep_log)?;
+pub fn scenarios(paths: &Paths, run: &Run<'_>, print: &mut dyn FnMut(String)) -> Result<Tally> {
+    let guest = guest::prepare(paths, kernel::find(run.kernel)?, run.name, run.keep_log)?;
     let mut words = vec!["lab.mode=scenarios".to_owned()];
-    if !wanted.is_empty() {
-        words.push(format!("lab.scenarios={}", wanted.join(",")));
+    if !run.wanted.is_empty() {
+        words.push(format!("lab.scenarios={}", run.wanted.join(",")));
     }
-    words.extend_from_slice(kernel_args);
+    words.extend_from_slice(run.kernel_args);
     let mut report = Report::default();
-    if let Err(error) = guest.follow(&words, SCENARIOS_LIMIT, |line| report.take(name, line)) {
+    let followed = guest.follow(&words, SCENARIOS_LIMIT, |line| {
+        report.take(run.name, line, print)
+    });
+    if let Err(error) = followed {
         let during = report.running.as_deref().unwrap_or("no scenario");
-        println!("{name}: FAILED during {during}: {error:#}");
+        print(format!("{}: FAILED during {during}: {error:#}", run.name));
         report.abort();
     }
-    report.close(wanted)
+    report.close(run.wanted, print)
 }
 
 /// What a guest has reported so far.
@@ -160,9 +163,9 @@ struct Report {
 }
 
 impl Report {
-    fn take(&mut self, kernel: &str, line: &str) -> Flow {
+    fn take(&mut self, name: &str, line: &str, print: &mut dyn FnMut(String)) -> Flow {
         match results::parse(line) {
-            Some(Event::Booted { release }) => println!("{kernel}: booted {release}"),
+            Some(Event::Booted { release }) => print(format!("{name}: booted {release}")),
             Some(Event::Start { scenario }) => self.running = Some(scenario),
             Some(Event::End {
                 scenario,
@@ -182,16 +185,18 @@ impl Report {
                     Outcome::Skipped => "skipped",
                 };
                 let colon = if detail.is_empty() { "" } else { ": " };
-                println!("{kernel}: {word} {scenario} ({seconds:.1} s){colon}{detail}");
+                print(format!(
+                    "{name}: {word} {scenario} ({seconds:.1} s){colon}{detail}"
+                ));
                 self.ended.insert(scenario);
             }
             Some(Event::Error { detail }) => {
-                println!("{kernel}: FAILED: {detail}");
+                print(format!("{name}: FAILED: {detail}"));
                 self.abort();
                 return Flow::Finished;
             }
             Some(Event::Done) => return Flow::Finished,
-            None => println!("{kernel}: {line}"),
+            None => print(format!("{name}: {line}")),
         }
         Flow::Continue
     }
@@ -203,10 +208,10 @@ impl Report {
     }
 
     /// The counts, once the guest is done. What was asked for and never ran has failed.
-    fn close(mut self, wanted: &[String]) -> Result<Tally> {
+    fn close(mut self, wanted: &[String], print: &mut dyn FnMut(String)) -> Result<Tally> {
         let missing = wanted.iter().filter(|name| !self.ended.contains(*name));
         for scenario in missing.filter(|_| !self.aborted) {
-            println!("FAILED {scenario}: the guest never reported it");
+            print(format!("FAILED {scenario}: the guest never reported it"));
             self.tally += Tally::FAILED;
         }
         if self.tally == Tally::default() {
@@ -222,7 +227,7 @@ fn list(paths: &Paths) -> Result<()> {
     let names = exec::output(Command::new(paths.static_program(LAB)).arg("list"))?;
     println!("kernels:");
     for kernel in pins::KERNELS {
-        println!("  {:6} {}", kernel.name, kernel.release);
+        println!("  {:13} {}", kernel.name, kernel.release);
     }
     println!("scenarios:");
     for name in names.lines() {
@@ -236,7 +241,7 @@ fn list(paths: &Paths) -> Result<()> {
 /// # Errors
 /// When the guest cannot be booted or does not finish.
 pub fn demo(paths: &Paths, args: &DemoArgs) -> Result<()> {
-    let guest = guest::prepare(paths, kernel::find(&args.kernel)?, false)?;
+    let guest = guest::prepare(paths, kernel::find(&args.kernel)?, &args.kernel, false)?;
     let words = ["lab.mode=demo".to_owned()];
     let mut failure = None;
     guest
@@ -268,7 +273,11 @@ mod tests {
 
     fn report(lines: &[&str]) -> (Report, Vec<Flow>) {
         let mut report = Report::default();
-        let flows = lines.iter().map(|line| report.take("6.1", line)).collect();
+        let mut print = |_: String| {};
+        let flows = lines
+            .iter()
+            .map(|line| report.take("6.1", line, &mut print))
+            .collect();
         (report, flows)
     }
 
@@ -286,7 +295,7 @@ mod tests {
         assert!(flows[..6].iter().all(|flow| *flow == Flow::Continue));
         assert!(flows[6] == Flow::Finished);
         assert_eq!(
-            report.close(&["a".to_owned()]).ok(),
+            report.close(&["a".to_owned()], &mut |_| {}).ok(),
             Some(Tally {
                 passed: 1,
                 failed: 1,
@@ -299,7 +308,10 @@ mod tests {
     fn an_error_of_process_1_is_a_failure() {
         let (report, flows) = report(&[r#"{"event":"error","detail":"no such scenario"}"#]);
         assert!(flows == [Flow::Finished]);
-        assert_eq!(report.close(&["a".to_owned()]).ok(), Some(Tally::FAILED));
+        assert_eq!(
+            report.close(&["a".to_owned()], &mut |_| {}).ok(),
+            Some(Tally::FAILED)
+        );
     }
 
     #[test]
@@ -314,13 +326,13 @@ mod tests {
             report(&[r#"{"event":"end","scenario":"a","result":"passed","seconds":1}"#]);
         let wanted = ["a".to_owned(), "b".to_owned()];
         assert_eq!(
-            report.close(&wanted).ok(),
+            report.close(&wanted, &mut |_| {}).ok(),
             Some(Tally {
                 passed: 1,
                 failed: 1,
                 skipped: 0
             })
         );
-        assert!(Report::default().close(&[]).is_err());
+        assert!(Report::default().close(&[], &mut |_| {}).is_err());
     }
 }

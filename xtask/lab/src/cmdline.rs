@@ -2,6 +2,8 @@
 
 use anyhow::{Result, bail};
 
+use crate::scenarios::Set;
+
 /// What the guest is booted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -18,8 +20,10 @@ pub enum Mode {
 pub struct Request {
     /// `lab.mode=`; scenarios when absent.
     pub mode: Mode,
-    /// `lab.scenarios=a,b`; empty means all.
+    /// `lab.scenarios=a,b`; empty means `set`.
     pub scenarios: Vec<String>,
+    /// `lab.set=`, `all` or `core`; all when absent.
+    pub set: Set,
     /// `lab.kernel=`: the host's name for this kernel, empty when absent.
     pub kernel: String,
 }
@@ -32,15 +36,17 @@ pub fn parse(cmdline: &str) -> Result<Request> {
     let mut request = Request {
         mode: Mode::Scenarios,
         scenarios: Vec::new(),
+        set: Set::All,
         kernel: String::new(),
     };
     for (key, value) in lab_words(cmdline) {
         match key {
             "mode" => request.mode = parse_mode(value)?,
             "scenarios" => request.scenarios = parse_list(value),
+            "set" => request.set = parse_set(value)?,
             "kernel" => value.clone_into(&mut request.kernel),
             other => bail!(
-                "unknown word `lab.{other}` on the kernel's command line; known are lab.mode, lab.scenarios, lab.kernel"
+                "unknown word `lab.{other}` on the kernel's command line; known are lab.mode, lab.scenarios, lab.set, lab.kernel"
             ),
         }
     }
@@ -63,6 +69,14 @@ fn parse_mode(value: &str) -> Result<Mode> {
     }
 }
 
+fn parse_set(value: &str) -> Result<Set> {
+    match value {
+        "all" => Ok(Set::All),
+        "core" => Ok(Set::Core),
+        other => bail!("unknown lab.set `{other}`; known are all, core"),
+    }
+}
+
 fn parse_list(value: &str) -> Vec<String> {
     value
         .split(',')
@@ -77,13 +91,15 @@ mod tests {
 
     #[test]
     fn reads_lab_words_among_the_kernels() {
-        let request =
-            parse("console=ttyS0 lab.mode=scenarios lab.scenarios=a,b, lab.kernel=6.1 quiet\n");
+        let request = parse(
+            "console=ttyS0 lab.mode=scenarios lab.scenarios=a,b, lab.set=core lab.kernel=6.1 quiet\n",
+        );
         assert_eq!(
             request.unwrap(),
             Request {
                 mode: Mode::Scenarios,
                 scenarios: vec!["a".to_owned(), "b".to_owned()],
+                set: Set::Core,
                 kernel: "6.1".to_owned(),
             }
         );
@@ -94,6 +110,7 @@ mod tests {
         let request = parse("console=ttyS0 panic=1").unwrap();
         assert_eq!(request.mode, Mode::Scenarios);
         assert!(request.scenarios.is_empty());
+        assert_eq!(request.set, Set::All);
     }
 
     #[test]
@@ -109,6 +126,12 @@ mod tests {
                 .unwrap_err()
                 .to_string()
                 .contains("`party`")
+        );
+        assert!(
+            parse("lab.set=half")
+                .unwrap_err()
+                .to_string()
+                .contains("`half`")
         );
     }
 }

@@ -20,7 +20,7 @@ use nix::unistd::{Pid, sync};
 use crate::cmdline::{self, Mode, Request};
 use crate::command;
 use crate::results::{Event, Outcome, Results};
-use crate::scenarios::{self, SCENARIOS};
+use crate::scenarios;
 
 /// Where the userland's programs are.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -123,13 +123,12 @@ fn serve() -> Result<()> {
 fn run_scenarios(request: &Request, release: &str) -> Result<()> {
     let mut results = Results::open();
     results.send(&Event::Booted { release });
-    let names: Vec<String> = if request.scenarios.is_empty() {
-        SCENARIOS
-            .iter()
-            .map(|scenario| scenario.name.to_owned())
-            .collect()
-    } else {
+    // Who names a scenario wants to see it, also where it cannot hold.
+    let asked_for = !request.scenarios.is_empty();
+    let names = if asked_for {
         request.scenarios.clone()
+    } else {
+        scenarios::names(request.set)
     };
     for name in &names {
         scenarios::find(name)?;
@@ -137,27 +136,29 @@ fn run_scenarios(request: &Request, release: &str) -> Result<()> {
     for name in &names {
         results.send(&Event::Start { scenario: name });
         let start = Instant::now();
-        let failure = run_lab(&["scenario", name], SCENARIO_LIMIT)
-            .err()
-            .map(|error| format!("{error:#}"));
-        let detail = failure.as_deref().unwrap_or_default();
-        println!(
-            "lab: {name}: {}",
-            if failure.is_none() { "passed" } else { detail }
-        );
+        let skipped = scenarios::reason_to_skip(name, &request.kernel).filter(|_| !asked_for);
+        let (result, detail) = match skipped {
+            Some(reason) => (Outcome::Skipped, reason.to_owned()),
+            None => play(name),
+        };
+        println!("lab: {name}: {result:?} {detail}");
         results.send(&Event::End {
             scenario: name,
-            result: if failure.is_none() {
-                Outcome::Passed
-            } else {
-                Outcome::Failed
-            },
+            result,
             seconds: start.elapsed().as_secs_f64(),
-            detail,
+            detail: &detail,
         });
     }
     results.send(&Event::Done);
     Ok(())
+}
+
+/// Plays one scenario; how it ended, and why it failed.
+fn play(name: &str) -> (Outcome, String) {
+    match run_lab(&["scenario", name], SCENARIO_LIMIT) {
+        Ok(()) => (Outcome::Passed, String::new()),
+        Err(error) => (Outcome::Failed, format!("{error:#}")),
+    }
 }
 
 /// Runs this program as a process of its own: what it leaves running ends with it.

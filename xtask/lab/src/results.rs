@@ -19,6 +19,8 @@ pub enum Outcome {
     Passed,
     /// Something was not; the detail says what.
     Failed,
+    /// It cannot hold on this kernel; the detail says why.
+    Skipped,
 }
 
 /// One line for the host.
@@ -43,7 +45,7 @@ pub enum Event<'a> {
         result: Outcome,
         /// How long it took.
         seconds: f64,
-        /// Why it failed; empty when it passed.
+        /// Why it failed or was skipped; empty when it passed.
         detail: &'a str,
     },
     /// Init itself failed.

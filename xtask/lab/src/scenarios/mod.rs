@@ -1,7 +1,8 @@
 //! The scenarios: each plays one story on a clean lab and asserts exact counts.
 //!
-//! One scenario, one file, one row in [`SCENARIOS`].
+//! One scenario, one file, one row in [`SCENARIOS`]; `choice.rs` says which kernels run it.
 
+mod choice;
 mod doctor;
 mod full_speed;
 mod incident;
@@ -9,6 +10,7 @@ mod iptables_drop;
 mod modes;
 mod module_life;
 mod no_destination;
+mod old_drop;
 mod persistence;
 mod refusals;
 mod removed;
@@ -22,6 +24,8 @@ mod wrong_layout;
 use anyhow::{Context as _, Result};
 
 use crate::lab::Lab;
+
+pub use choice::{Set, names, reason_to_skip};
 
 /// One story.
 pub struct Scenario {
@@ -53,6 +57,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "reuse-drop",
         "IPVS drops the SYN of a reused port: connecting takes 1 s",
         reuse_drop::run,
+    ),
+    row(
+        "old-drop",
+        "IPVS before 5.9 drops the SYN of every reused port that has a conntrack",
+        old_drop::run,
     ),
     row(
         "iptables-drop",

@@ -64,7 +64,10 @@ pub fn run(lab: &mut Lab) -> Result<()> {
 }
 
 /// Every delay lies in the buckets between the two bounds.
-fn ensure_delays_of_one_second(scrape: &Scrape, count: usize) -> Result<()> {
+///
+/// # Errors
+/// One does not.
+pub fn ensure_delays_of_one_second(scrape: &Scrape, count: usize) -> Result<()> {
     for (le, want) in [(ABOVE_SECONDS, 0), (UP_TO_SECONDS, count)] {
         let found = scrape.count(BUCKETS, &[("cause", "ipvs_reuse"), ("le", le)])?;
         ensure!(

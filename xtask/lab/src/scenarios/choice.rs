@@ -1,0 +1,124 @@
+//! Which scenarios a kernel runs: all, or those whose outcome rests on the kernel. Pure.
+
+use super::{SCENARIOS, Scenario};
+
+/// The scenarios that rest on how a kernel lays its structures out, names its functions and drop
+/// reasons, or decides; every kernel runs at least these. What the rest shows is the agent's own
+/// doing and the same everywhere.
+pub const CORE: &[&str] = &[
+    // Entry, real server and service: every address, port and weight the programs read.
+    "stale-reuse",
+    // What the kernel does to a reused port in mode 1.
+    "reschedule",
+    // Its conntrack decides.
+    "reuse-drop",
+    // As before 5.9.
+    "old-drop",
+    // Drop reasons are renumbered by stable updates, and told by location before 5.17.
+    "iptables-drop",
+    // The AVAILABLE bit moved from `flags` to `cflags`.
+    "removed",
+    // Trampolines, kprobes and references come and go with the module.
+    "module-life",
+    // Other members of the address unions, other functions before 5.16.
+    "ipv6",
+    // Which function forwards, and with which hooks.
+    "direct-routing",
+    "tunnel",
+    // `vfwmark` moves with what stands before it.
+    "fwmark",
+    // LOCAL_OUT; and what the kernel's preemption does to programs.
+    "local-client",
+    // `nd_net` and `inum`.
+    "other-netns",
+    // `control`.
+    "persistence",
+    // `ip_vs_leave`.
+    "no-destination",
+];
+
+/// A kernel on which a scenario cannot hold, or the only one on which it can.
+struct Exception {
+    scenario: &'static str,
+    kernels: Kernels,
+    reason: &'static str,
+}
+
+enum Kernels {
+    Only(&'static [&'static str]),
+    Not(&'static [&'static str]),
+}
+
+/// Every exception: by the names the host gives to kernels.
+const EXCEPTIONS: &[Exception] = &[
+    Exception {
+        scenario: "old-drop",
+        kernels: Kernels::Only(&["5.10-old-drop"]),
+        reason: "IPVS drops ordinary port reuse only before 5.9",
+    },
+    Exception {
+        scenario: "reschedule",
+        kernels: Kernels::Not(&["7.2"]),
+        reason: "with and without the agent, 7.2.12 sometimes makes two entries for a reused port \
+                 and resets the connection",
+    },
+];
+
+/// How much of the list a guest runs when no scenario is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// All of it.
+    All,
+    /// [`CORE`].
+    Core,
+}
+
+impl Set {
+    /// Whether it has this scenario.
+    pub fn has(self, scenario: &Scenario) -> bool {
+        self == Self::All || CORE.contains(&scenario.name)
+    }
+}
+
+/// Every scenario of `set`, in order.
+pub fn names(set: Set) -> Vec<String> {
+    let chosen = SCENARIOS.iter().filter(|scenario| set.has(scenario));
+    chosen.map(|scenario| scenario.name.to_owned()).collect()
+}
+
+/// Why this scenario cannot hold on this kernel; `None` when it can.
+pub fn reason_to_skip(scenario: &str, kernel: &str) -> Option<&'static str> {
+    EXCEPTIONS
+        .iter()
+        .filter(|exception| exception.scenario == scenario)
+        .find(|exception| match exception.kernels {
+            Kernels::Only(kernels) => !kernels.contains(&kernel),
+            Kernels::Not(kernels) => kernels.contains(&kernel),
+        })
+        .map(|exception| exception.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_chosen_exists() {
+        let excepted = EXCEPTIONS.iter().map(|exception| &exception.scenario);
+        for name in CORE.iter().chain(excepted) {
+            assert!(super::super::find(name).is_ok(), "{name}");
+        }
+        assert_eq!(names(Set::Core).len(), CORE.len());
+        assert_eq!(names(Set::All).len(), SCENARIOS.len());
+    }
+
+    #[test]
+    fn exceptions_hold_where_they_say() {
+        assert!(reason_to_skip("old-drop", "6.12").is_some());
+        assert!(reason_to_skip("old-drop", "5.10").is_some());
+        assert!(reason_to_skip("old-drop", "5.10-old-drop").is_none());
+        assert!(reason_to_skip("reschedule", "7.2").is_some());
+        assert!(reason_to_skip("reschedule", "6.12").is_none());
+        assert!(reason_to_skip("stale-reuse", "7.2").is_none());
+    }
+}

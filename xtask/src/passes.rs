@@ -1,0 +1,80 @@
+//! Several passes at a time, each in its own guest, with the lines of each kept together.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use crate::dist::{self, AGENT, LAB};
+use crate::exec::say;
+use crate::paths::Paths;
+use crate::pins::{GUESTS_AT_A_TIME, Pass};
+use crate::tally::Tally;
+use crate::vm::{self, Run};
+
+/// Runs passes, [`GUESTS_AT_A_TIME`], and returns the name and counts of each in their order.
+///
+/// What a guest reports is printed when its pass is over, so that the lines of one kernel stand
+/// together. A pass that cannot run counts as one failure.
+pub fn run(paths: &Paths, passes: &[Pass]) -> Vec<(String, Tally)> {
+    // Once, so that no two passes wait for the same compiler.
+    for program in [AGENT, LAB] {
+        if let Err(error) = dist::build(paths, program) {
+            eprintln!("xtask: {error:#}");
+            return vec![("build".to_owned(), Tally::FAILED)];
+        }
+    }
+    let waiting: Mutex<VecDeque<_>> = Mutex::new(passes.iter().enumerate().collect());
+    let ended = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..GUESTS_AT_A_TIME.min(passes.len()) {
+            scope.spawn(|| {
+                loop {
+                    // A statement of its own: the lock must not be held while the pass runs.
+                    let next = lock(&waiting).pop_front();
+                    let Some((number, pass)) = next else { return };
+                    let (lines, tally) = one(paths, pass);
+                    let mut ended = lock(&ended);
+                    println!("\n{}", lines.join("\n"));
+                    ended.push((number, pass.name(), tally));
+                }
+            });
+        }
+    });
+    let mut ended = ended.into_inner().unwrap_or_default();
+    ended.sort_by_key(|(number, ..)| *number);
+    let results = ended.into_iter().map(|(_, name, tally)| (name, tally));
+    results.collect()
+}
+
+/// Runs one pass; its lines and counts.
+fn one(paths: &Paths, pass: &Pass) -> (Vec<String>, Tally) {
+    let name = pass.name();
+    let started = Instant::now();
+    let mut lines = Vec::new();
+    let run = Run {
+        kernel: pass.kernel,
+        name: &name,
+        wanted: &[],
+        kernel_args: &pass.words(),
+        keep_log: false,
+    };
+    let tally = vm::scenarios(paths, &run, &mut |line| lines.push(line)).unwrap_or_else(|error| {
+        lines.push(format!("{name}: FAILED: {error:#}"));
+        Tally::FAILED
+    });
+    let seconds = started.elapsed().as_secs();
+    lines.push(format!(
+        "{name}: {tally}, {} skipped, {seconds} s",
+        tally.skipped
+    ));
+    say(format!("pass {name} is over: {tally}"));
+    (lines, tally)
+}
+
+/// A thread that panicked has failed the run already; what it held is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
