@@ -28,6 +28,7 @@ use crate::doctor::facts::Facts;
 use crate::doctor::gather::gather;
 use crate::doctor::rules::prerequisites;
 use crate::error::Failure;
+use crate::kernel::preemption::{Preemption, Told};
 use crate::observer::{Observer, Session, Sink};
 use crate::outputs::http::{self, Shown};
 use crate::outputs::log::Limiter;
@@ -229,6 +230,7 @@ impl<'a> Agent<'a> {
             events: self.settings.events,
             btf_file: self.settings.btf.clone(),
             release: self.release.clone(),
+            preemption: Preemption::judge(&Told::gather(Path::new(ROOT), &self.release)),
         }
     }
 
@@ -240,11 +242,12 @@ impl<'a> Agent<'a> {
             status.reason = None;
             status.probes = probes;
             status.types = programs.types_origin();
+            status.attachment = programs.attachment();
             status.layout = layout_by_name(programs.layout()).collect();
         });
-        let (way, origin) = (programs.way().word(), programs.types_origin());
+        let (attachment, origin) = (programs.attachment(), programs.types_origin());
         log::info!(
-            "{} probes attached by {way}; offsets from {origin}",
+            "{} probes attached by {attachment}; offsets from {origin}",
             PROBES.len()
         );
     }

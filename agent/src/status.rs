@@ -87,6 +87,8 @@ pub struct Status {
     pub kernel: String,
     /// Where the types of the ip_vs module came from.
     pub types: String,
+    /// The way programs hang on functions of the module, and why it was taken.
+    pub attachment: String,
     /// Times observation was interrupted, because the module was unloaded or let go.
     pub gaps: u64,
     /// Where the kernel keeps what is read: offset by field, absent fields left out.
@@ -152,6 +154,7 @@ mod tests {
               "reason": "ip_vs is not loaded",
               "kernel": "",
               "types": "",
+              "attachment": "",
               "gaps": 0,
               "layout": {},
               "probes": [

@@ -21,6 +21,7 @@ use super::fexit::{FexitError, ModuleTypes, TracingObject};
 use super::table::{Hook, IPVS_MODULE, PROBES, Probe, Way, all_functions};
 use crate::kernel::btf::{self, BtfError, Types};
 use crate::kernel::layout::{self, LayoutError};
+use crate::kernel::preemption::Preemption;
 use crate::kernel::reasons;
 use crate::kernel::symbols::Symbols;
 use crate::settings::{Attach, Events};
@@ -120,6 +121,8 @@ pub struct Wanted {
     pub btf_file: Option<PathBuf>,
     /// Release of the running kernel.
     pub release: String,
+    /// Whether it preempts itself.
+    pub preemption: Preemption,
 }
 
 /// What [`load`] brings back.
@@ -143,6 +146,7 @@ pub struct Programs {
     layout: KernelLayout,
     symbols: Symbols,
     way: Way,
+    way_reason: String,
     counters: Arc<Counters>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     armed: Array<MapData, u32>,
@@ -214,9 +218,9 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
         None
     };
     let counters = Arc::new(Counters::new(carried, counts, stats));
-    let way = match wanted.attach {
-        Attach::Only(way) => way,
-        Attach::Auto => best_way(&types, &symbols),
+    let (way, way_reason) = match wanted.attach {
+        Attach::Only(way) => (way, "as asked".to_owned()),
+        Attach::Auto => best_way(&types, &symbols, &wanted.preemption),
     };
     let programs = Programs {
         ebpf: Some(ebpf),
@@ -225,6 +229,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
         layout,
         symbols,
         way,
+        way_reason,
         counters: Arc::clone(&counters),
         logger,
         armed,
@@ -240,6 +245,11 @@ impl Programs {
     /// How the programs hang on the module's functions.
     pub const fn way(&self) -> Way {
         self.way
+    }
+
+    /// The way and why it was taken, for people.
+    pub fn attachment(&self) -> String {
+        format!("{}: {}", self.way.word(), self.way_reason)
     }
 
     /// Where this kernel keeps what the programs read.
@@ -376,8 +386,9 @@ impl Programs {
     }
 }
 
-/// fexit where the kernel knows the types of every function to hook, kprobes elsewhere.
-fn best_way(types: &Types, symbols: &Symbols) -> Way {
+/// fexit where the kernel knows the types of every function to hook and does not preempt itself,
+/// kprobes elsewhere; and why.
+fn best_way(types: &Types, symbols: &Symbols, preemption: &Preemption) -> (Way, String) {
     let traceable = PROBES.iter().all(|probe| {
         let functions = probe
             .functions(|function| symbols.has(function))
@@ -386,10 +397,20 @@ fn best_way(types: &Types, symbols: &Symbols) -> Way {
             .iter()
             .all(|function| types.function_id(function).is_ok())
     });
-    if traceable && matches!(types.module(), btf::ModuleTypes::Kernel(_)) {
-        Way::Fexit
+    if !traceable || !matches!(types.module(), btf::ModuleTypes::Kernel(_)) {
+        return (Way::Kprobe, "the kernel does not know the types".to_owned());
+    }
+    let told_by = &preemption.told_by;
+    if preemption.preempts {
+        (
+            Way::Kprobe,
+            format!("the kernel preempts itself ({told_by})"),
+        )
     } else {
-        Way::Kprobe
+        (
+            Way::Fexit,
+            format!("the kernel does not preempt itself ({told_by})"),
+        )
     }
 }
 
