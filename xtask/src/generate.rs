@@ -9,14 +9,16 @@ use anyhow::{Context, Result};
 
 use crate::exec::say;
 use crate::paths::Paths;
-use crate::rules;
+use crate::{grafana, rules};
 
 /// Every file made, with its content.
 ///
 /// # Errors
 /// When a source cannot be read.
 pub fn files(paths: &Paths) -> Result<Vec<(PathBuf, String)>> {
-    Ok(vec![rules::object(paths)?])
+    let mut files = vec![rules::object(paths)?];
+    files.extend(grafana::files(paths));
+    Ok(files)
 }
 
 /// Writes the files that differ from what belongs into them.

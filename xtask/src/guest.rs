@@ -18,7 +18,7 @@ use crate::initramfs::{self, Contents};
 use crate::kernel;
 use crate::paths::Paths;
 use crate::pins::Kernel;
-use crate::qemu::{self, Guest, Machine};
+use crate::qemu::{self, Forward, Guest, Machine};
 use crate::{apt, dist, pins, userland};
 
 /// A kernel may die before process 1 under emulation; thrice in a row is a fault.
@@ -121,7 +121,12 @@ impl Prepared {
         self.dir.join("console.log")
     }
 
-    fn start(&self, arguments: &[String], interactive: bool) -> Result<Guest> {
+    fn start(
+        &self,
+        arguments: &[String],
+        forwards: &[Forward],
+        interactive: bool,
+    ) -> Result<Guest> {
         let mut words = vec![format!("lab.kernel={}", self.name)];
         words.extend_from_slice(arguments);
         qemu::start(&Machine {
@@ -131,6 +136,7 @@ impl Prepared {
             console_log: &self.console_log(),
             results_log: &self.dir.join("results.log"),
             interactive,
+            forwards,
         })
     }
 
@@ -140,7 +146,7 @@ impl Prepared {
     /// When the emulator fails.
     pub fn interact(&self, arguments: &[String]) -> Result<()> {
         say("the guest's console follows; ctrl-a x ends the guest");
-        let mut guest = self.start(arguments, true)?;
+        let mut guest = self.start(arguments, &[], true)?;
         let status = guest.child.wait()?;
         if !status.success() {
             bail!("the emulator failed: {status}");
@@ -157,19 +163,37 @@ impl Prepared {
         &self,
         arguments: &[String],
         limit: Duration,
-        mut take: impl FnMut(&str) -> Flow,
+        take: impl FnMut(&str) -> Flow,
     ) -> Result<()> {
-        for attempt in 1..=BOOT_ATTEMPTS {
+        let mut guest = self.boot(arguments, &[], limit, take)?;
+        wait_for_power_off(&mut guest);
+        Ok(())
+    }
+
+    /// As [`Self::follow`], with ports of the loopback address that lead into the guest; after the
+    /// line that ends the report, the guest goes on until the returned value is dropped.
+    ///
+    /// # Errors
+    /// As [`Self::follow`].
+    pub fn boot(
+        &self,
+        arguments: &[String],
+        forwards: &[Forward],
+        limit: Duration,
+        mut take: impl FnMut(&str) -> Flow,
+    ) -> Result<Guest> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             say(format!(
                 "booting kernel {} (attempt {attempt} of {BOOT_ATTEMPTS})",
                 self.name
             ));
-            let mut guest = self.start(arguments, false)?;
+            let mut guest = self.start(arguments, forwards, false)?;
             let lines = read_lines(guest.child.stdout.take());
             let mut watch = Watch::new(self.console_log(), limit);
             let Err(fault) = watch.run(&lines, &mut take) else {
-                wait_for_power_off(&mut guest);
-                return Ok(());
+                return Ok(guest);
             };
             if watch.booted || attempt == BOOT_ATTEMPTS {
                 self.show_tail();
@@ -184,7 +208,6 @@ impl Prepared {
                 self.name
             ));
         }
-        Ok(())
     }
 
     fn show_tail(&self) {
@@ -207,9 +230,8 @@ fn read_lines(stdout: Option<ChildStdout>) -> Receiver<String> {
         for line in BufReader::new(stdout).split(b'\n') {
             let Ok(line) = line else { return };
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if send.send(line).is_err() {
-                return;
-            }
+            // Read on even when nobody listens any more: a full pipe would stop the guest.
+            let _ = send.send(line);
         }
     });
     lines

@@ -12,6 +12,7 @@ mod dist;
 mod exec;
 mod fuzz;
 mod generate;
+mod grafana;
 mod guest;
 mod initramfs;
 mod kernel;
@@ -71,6 +72,8 @@ enum Verb {
     Demo(vm::DemoArgs),
     /// Write the files of the repository that are made from others
     Generate,
+    /// Let Prometheus and Alertmanager, oldest and newest, watch the incident
+    StackTest,
     /// Fuzz one target
     Fuzz(fuzz::FuzzArgs),
 }
@@ -97,6 +100,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Vm(args) => vm::vm(&paths, args)?,
         Verb::Demo(args) => vm::demo(&paths, args)?,
         Verb::Generate => generate::generate(&paths)?,
+        Verb::StackTest => stack::test::verb(&paths)?,
         Verb::Fuzz(args) => fuzz::fuzz(&paths, args)?,
     }
     Ok(ExitCode::SUCCESS)

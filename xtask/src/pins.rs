@@ -234,38 +234,40 @@ pub struct Package {
     pub size_bytes: u64,
 }
 
-/// The oldest and the newest pair of Prometheus and Alertmanager that Debian ships; extracted into
-/// the cache, not installed, because an installation would start them.
-pub const STACKS: &[Release] = &[
-    // 2.42 and 0.25 in Debian 12.
-    Release {
-        name: "oldest",
-        origin: Origin::Suite(&["prometheus", "prometheus-alertmanager"]),
-    },
-    Release {
-        name: "newest",
-        origin: Origin::Pinned(&[
-            Package {
-                archive: Archive::Debian,
-                path: "pool/main/p/prometheus/prometheus_3.5.3+ds1-6_amd64.deb",
-                sha256: "593bcced02d8082688ea034dfc543848ad145c5f793aae5aad756c4dbdfa98da",
-                size_bytes: 18_286_304,
-            },
-            Package {
-                archive: Archive::Debian,
-                path: "pool/main/p/prometheus/promtool_3.5.3+ds1-6_amd64.deb",
-                sha256: "1fb8bad7b932e7a44bccb12517f0bd96d5d5d83f15d3a1c0e2aa705cbf93fe90",
-                size_bytes: 17_389_512,
-            },
-            Package {
-                archive: Archive::Debian,
-                path: "pool/main/p/prometheus-alertmanager/prometheus-alertmanager_0.33.1-5_amd64.deb",
-                sha256: "ec1be21dd7ffeec3d6f42dd1cc8e97b8a9e93888f1953b4fb4cb9234be70185f",
-                size_bytes: 13_516_968,
-            },
-        ]),
-    },
-];
+/// The oldest pair of Prometheus and Alertmanager that Debian ships: 2.42 and 0.25 in Debian 12.
+/// Extracted into the cache, not installed, because an installation would start them.
+pub const OLDEST_STACK: Release = Release {
+    name: "oldest",
+    origin: Origin::Suite(&["prometheus", "prometheus-alertmanager"]),
+};
+
+/// The newest pair.
+pub const NEWEST_STACK: Release = Release {
+    name: "newest",
+    origin: Origin::Pinned(&[
+        Package {
+            archive: Archive::Debian,
+            path: "pool/main/p/prometheus/prometheus_3.5.3+ds1-6_amd64.deb",
+            sha256: "593bcced02d8082688ea034dfc543848ad145c5f793aae5aad756c4dbdfa98da",
+            size_bytes: 18_286_304,
+        },
+        Package {
+            archive: Archive::Debian,
+            path: "pool/main/p/prometheus/promtool_3.5.3+ds1-6_amd64.deb",
+            sha256: "1fb8bad7b932e7a44bccb12517f0bd96d5d5d83f15d3a1c0e2aa705cbf93fe90",
+            size_bytes: 17_389_512,
+        },
+        Package {
+            archive: Archive::Debian,
+            path: "pool/main/p/prometheus-alertmanager/prometheus-alertmanager_0.33.1-5_amd64.deb",
+            sha256: "ec1be21dd7ffeec3d6f42dd1cc8e97b8a9e93888f1953b4fb4cb9234be70185f",
+            size_bytes: 13_516_968,
+        },
+    ]),
+};
+
+/// Every pair.
+pub const STACKS: &[Release] = &[OLDEST_STACK, NEWEST_STACK];
 
 /// Programs each of [`STACKS`] must have.
 pub const STACK_PROGRAMS: &[&str] = &[
@@ -447,6 +449,7 @@ pub const REQUIRED_MODULES: &[&str] = &[
     "nf_nat",
     "nf_tables",
     "veth",
+    "virtio_net",
     "xt_conntrack",
     "xt_mark",
     "xt_tcpudp",

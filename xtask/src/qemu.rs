@@ -21,7 +21,25 @@ pub struct Machine<'a> {
     pub results_log: &'a Path,
     /// Whether a person sits at the first serial port.
     pub interactive: bool,
+    /// Ports of the host's loopback address that lead into the guest.
+    pub forwards: &'a [Forward],
 }
+
+/// A port of the host's loopback address and the guest's port it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// On 127.0.0.1.
+    pub host: u16,
+    /// On [`GUEST_ADDRESS`].
+    pub guest: u16,
+}
+
+/// Where a guest with forwarded ports is reached; from the network kept for documentation, which
+/// nobody else uses.
+const GUEST_ADDRESS: &str = "192.0.2.15";
+
+/// The network of [`GUEST_ADDRESS`], which only the emulator sees.
+const GUEST_NETWORK: &str = "192.0.2.0/24";
 
 /// Kernel arguments every guest gets: die instead of hanging on a panic, and do not take the
 /// slowness of emulation on a busy host for a fault.
@@ -112,7 +130,27 @@ fn command(machine: &Machine) -> Command {
         command.args(["-chardev", "stdio,id=results,signal=off"]);
     }
     command.args(["-serial", "chardev:console", "-serial", "chardev:results"]);
+    if !machine.forwards.is_empty() {
+        command.args(["-netdev", &network(machine.forwards)]);
+        // Without a boot ROM: nothing boots from it.
+        command.args(["-device", "virtio-net-pci,netdev=host,romfile="]);
+    }
     command
+}
+
+/// A network of its own for the guest: `restrict` lets nothing out of it but answers to what comes
+/// in by a forwarded port.
+fn network(forwards: &[Forward]) -> String {
+    let ports: Vec<_> = forwards
+        .iter()
+        .map(|Forward { host, guest }| {
+            format!(",hostfwd=tcp:127.0.0.1:{host}-{GUEST_ADDRESS}:{guest}")
+        })
+        .collect();
+    format!(
+        "user,id=host,restrict=on,net={GUEST_NETWORK}{}",
+        ports.concat()
+    )
 }
 
 /// The emulator reads a comma as the end of a value unless it is doubled.
@@ -122,7 +160,7 @@ fn escape(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Machine, command};
+    use super::{Forward, Machine, command};
     use std::path::Path;
 
     fn arguments(interactive: bool) -> Vec<String> {
@@ -133,6 +171,10 @@ mod tests {
             console_log: Path::new("/a,b/console.log"),
             results_log: Path::new("/a,b/results.log"),
             interactive,
+            forwards: &[Forward {
+                host: 19_742,
+                guest: 9_742,
+            }],
         };
         command(&machine)
             .get_args()
@@ -163,6 +205,16 @@ mod tests {
             ]
         );
         assert!(after(&words, "-append")[0].ends_with(" lab.mode=demo quiet"));
+    }
+
+    #[test]
+    fn forwarded_ports_are_on_the_loopback_address_only() {
+        assert_eq!(
+            after(&arguments(false), "-netdev"),
+            [
+                "user,id=host,restrict=on,net=192.0.2.0/24,hostfwd=tcp:127.0.0.1:19742-192.0.2.15:9742"
+            ]
+        );
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The Prometheus rules: read, checked against the rest of the repository, and written again as an
 //! object of the Prometheus operator.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 
 use crate::paths::Paths;
 
@@ -25,6 +27,52 @@ metadata:
     app.kubernetes.io/name: ipvs-lens
 spec:
 ";
+
+/// A rule file.
+#[derive(Debug, Deserialize)]
+pub struct RuleFile {
+    /// Evaluated one after the other inside, at the same time among each other.
+    pub groups: Vec<Group>,
+}
+
+/// A group of rules.
+#[derive(Debug, Deserialize)]
+pub struct Group {
+    /// In their order.
+    pub rules: Vec<Rule>,
+}
+
+/// A recording rule or an alert.
+#[derive(Debug, Deserialize)]
+pub struct Rule {
+    /// Name of an alert.
+    pub alert: Option<String>,
+    /// Name of a recorded series.
+    pub record: Option<String>,
+    /// PromQL.
+    pub expr: String,
+    /// Of an alert.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Of an alert.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl RuleFile {
+    /// Reads the text of a rule file.
+    ///
+    /// # Errors
+    /// When it is no rule file.
+    pub fn parse(text: &str) -> Result<Self> {
+        serde_saphyr::from_str(text).with_context(|| format!("{SOURCE} is no rule file"))
+    }
+
+    /// Every rule of every group.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.groups.iter().flat_map(|group| &group.rules)
+    }
+}
 
 /// Where the rules are.
 pub fn source(paths: &Paths) -> PathBuf {
@@ -63,14 +111,22 @@ fn wrap(rules: &str) -> String {
     object
 }
 
+/// Names of series in a query, in their order, without those of this file's own labels.
+///
+/// A name that begins like ours can only be a series: no label or function does.
+pub fn series(query: &str) -> Vec<&str> {
+    query
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')
+        .filter(|word| word.contains("ipvs_lens_"))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{SOURCE, read, wrap};
+    use super::{RuleFile, read, series, wrap};
     use crate::metrics;
     use crate::paths::Paths;
-    use anyhow::{Context, Result};
-    use serde::Deserialize;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
     use std::fs;
 
     const RUNBOOKS: &str = "docs/runbooks";
@@ -81,62 +137,6 @@ mod tests {
         "## What to do now",
         "## How to fix for good",
     ];
-
-    /// A rule file.
-    #[derive(Debug, Deserialize)]
-    pub struct RuleFile {
-        /// Evaluated one after the other inside, at the same time among each other.
-        pub groups: Vec<Group>,
-    }
-
-    /// A group of rules.
-    #[derive(Debug, Deserialize)]
-    pub struct Group {
-        /// In their order.
-        pub rules: Vec<Rule>,
-    }
-
-    /// A recording rule or an alert.
-    #[derive(Debug, Deserialize)]
-    pub struct Rule {
-        /// Name of an alert.
-        pub alert: Option<String>,
-        /// Name of a recorded series.
-        pub record: Option<String>,
-        /// PromQL.
-        pub expr: String,
-        /// Of an alert.
-        #[serde(default)]
-        pub labels: BTreeMap<String, String>,
-        /// Of an alert.
-        #[serde(default)]
-        pub annotations: BTreeMap<String, String>,
-    }
-
-    impl RuleFile {
-        /// Reads the text of a rule file.
-        ///
-        /// # Errors
-        /// When it is no rule file.
-        pub fn parse(text: &str) -> Result<Self> {
-            serde_saphyr::from_str(text).with_context(|| format!("{SOURCE} is no rule file"))
-        }
-
-        /// Every rule of every group.
-        pub fn rules(&self) -> impl Iterator<Item = &Rule> {
-            self.groups.iter().flat_map(|group| &group.rules)
-        }
-    }
-
-    /// Names of series in a query, in their order, without those of this file's own labels.
-    ///
-    /// A name that begins like ours can only be a series: no label or function does.
-    pub fn series(query: &str) -> Vec<&str> {
-        query
-            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')
-            .filter(|word| word.contains("ipvs_lens_"))
-            .collect()
-    }
 
     fn paths() -> Paths {
         Paths::find().expect("the checkout is found")

@@ -35,7 +35,13 @@ pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
         lines.push(format!("{name}: {tally}, {} skipped", tally.skipped));
         total += tally;
     };
-    let steps = host_steps(paths);
+    let mut steps = host_steps(paths);
+    if !args.fast {
+        steps.push((
+            "Prometheus and Alertmanager watch the incident".to_owned(),
+            Box::new(|| stack::test::run(paths)),
+        ));
+    }
     let count = steps.len() + usize::from(!args.fast);
     for (number, (name, step)) in (1..).zip(steps) {
         say(format!("step {number} of {count}: {name}"));

@@ -16,6 +16,7 @@ use crate::passes;
 use crate::paths::Paths;
 use crate::pins;
 use crate::results::{self, Event, Outcome};
+use crate::stack;
 use crate::tally::Tally;
 
 /// Longest run of all scenarios on one kernel, under emulation on a busy host.
@@ -62,6 +63,15 @@ pub struct DemoArgs {
     /// Kernel to boot
     #[arg(default_value = pins::DEMO_KERNEL)]
     kernel: String,
+    /// Let Prometheus and Alertmanager watch, until the page arrives and resolves
+    #[arg(long)]
+    stack: bool,
+    /// Leave everything running until Enter is pressed
+    #[arg(long, requires = "stack")]
+    keep: bool,
+    /// Use ports that are free instead of the usual ones
+    #[arg(long, requires = "stack")]
+    any_port: bool,
 }
 
 /// Runs `cargo xtask vm`.
@@ -241,6 +251,9 @@ fn list(paths: &Paths) -> Result<()> {
 /// # Errors
 /// When the guest cannot be booted or does not finish.
 pub fn demo(paths: &Paths, args: &DemoArgs) -> Result<()> {
+    if args.stack {
+        return stack::demo::run(paths, &args.kernel, args.any_port, args.keep);
+    }
     let guest = guest::prepare(paths, kernel::find(&args.kernel)?, &args.kernel, false)?;
     let words = ["lab.mode=demo".to_owned()];
     let mut failure = None;

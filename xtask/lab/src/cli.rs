@@ -11,6 +11,7 @@ use crate::director::{self, Transport};
 use crate::lab::Lab;
 use crate::scenarios::{self, SCENARIOS};
 use crate::socket::Close;
+use crate::stack;
 use crate::topology::{self, CLIENT, CLIENT_NETNS, Site, Topology, VIP};
 use crate::traffic::{self, Plan, Protocol};
 
@@ -26,6 +27,8 @@ enum Cli {
     },
     /// Plays the incident for a person, in three acts.
     Demo,
+    /// Plays the incident at the host's word, with Prometheus watching.
+    Stack,
     /// Builds the lab's network and serves until Enter is pressed, or removes it.
     #[command(subcommand)]
     Topology(TopologyCommand),
@@ -89,6 +92,7 @@ pub fn run() -> Result<()> {
         }
         Cli::Scenario { name } => Lab::play(scenarios::find(&name)?.run),
         Cli::Demo => demo::run(),
+        Cli::Stack => stack::run(),
         Cli::Topology(TopologyCommand::Up) => serve_by_hand(),
         Cli::Topology(TopologyCommand::Down) => {
             director::reset();

@@ -11,6 +11,8 @@ pub enum Mode {
     Scenarios,
     /// Play the incident for a person.
     Demo,
+    /// Play the incident at the host's word, with Prometheus on the host watching.
+    Stack,
     /// Give the console to a person.
     Shell,
 }
@@ -64,8 +66,9 @@ fn parse_mode(value: &str) -> Result<Mode> {
     match value {
         "scenarios" => Ok(Mode::Scenarios),
         "demo" => Ok(Mode::Demo),
+        "stack" => Ok(Mode::Stack),
         "shell" => Ok(Mode::Shell),
-        other => bail!("unknown lab.mode `{other}`; known are scenarios, demo, shell"),
+        other => bail!("unknown lab.mode `{other}`; known are scenarios, demo, stack, shell"),
     }
 }
 

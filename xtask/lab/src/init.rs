@@ -40,6 +40,8 @@ const MOUNTS: [(&str, &str); 9] = [
 const SCENARIO_LIMIT: Duration = Duration::from_secs(300);
 /// The demo may take this long.
 const DEMO_LIMIT: Duration = Duration::from_secs(240);
+/// People may look at Prometheus for a day; the host ends it when it has seen enough.
+const STACK_LIMIT: Duration = Duration::from_hours(24);
 /// Pause between two looks at a child.
 const CHILD_POLL: Duration = Duration::from_millis(20);
 /// What a scenario or the demo prints on stderr, for the host.
@@ -116,6 +118,7 @@ fn serve() -> Result<()> {
     match request.mode {
         Mode::Scenarios => run_scenarios(&request, release.trim()),
         Mode::Demo => run_lab(&["demo"], DEMO_LIMIT),
+        Mode::Stack => run_lab(&["stack"], STACK_LIMIT),
         Mode::Shell => run_shell(release.trim()),
     }
 }

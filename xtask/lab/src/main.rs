@@ -22,6 +22,7 @@ mod scrape;
 mod server;
 mod service;
 mod socket;
+mod stack;
 mod sysctl;
 mod topology;
 mod traffic;

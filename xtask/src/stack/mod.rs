@@ -1,5 +1,14 @@
-//! Prometheus and Alertmanager as people run them, beside the agent: programs from Debian's
-//! packages, on the loopback address only.
+//! Prometheus and Alertmanager as people run them, beside the agent in its guest: programs from
+//! Debian's packages, on the loopback address only.
 
+mod api;
 pub mod checks;
+pub mod demo;
+mod director;
+mod ports;
 pub mod programs;
+mod servers;
+pub mod test;
+mod timelapse;
+mod wait;
+mod webhook;

@@ -94,6 +94,28 @@ impl Programs {
         Command::new(self.path(name))
     }
 
+    /// A server, ended by the kernel when this process ends, however it ends.
+    ///
+    /// Debian's builds read templates and pages below `/usr/share`. A mount namespace of its own
+    /// shows the server the package's files there and leaves the machine as it is.
+    pub fn server(&self, name: &str) -> Command {
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "--",
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+            ])
+            .arg("mount --bind \"$0\" /usr/share && exec \"$@\"")
+            .arg(self.root.join("usr/share"))
+            .arg(self.path(name));
+        command
+    }
+
     fn path(&self, program: &str) -> PathBuf {
         self.root.join("usr/bin").join(program)
     }

@@ -1,0 +1,406 @@
+//! What each dashboard shows.
+
+use super::{Board, Kind, Panel, Query, Row, Scope, State};
+
+/// Every dashboard, from the whole to the part.
+pub const BOARDS: &[Board] = &[OVERVIEW, SERVICE, REAL_SERVER, NODE];
+
+/// A query that has a result wherever an agent is scraped and IPVS has clients.
+const fn always(expr: &'static str, legend: &'static str) -> Query {
+    Query {
+        expr,
+        legend,
+        may_be_empty: None,
+    }
+}
+
+/// A query without a result while all is well.
+const fn sometimes(expr: &'static str, legend: &'static str, why: &'static str) -> Query {
+    Query {
+        expr,
+        legend,
+        may_be_empty: Some(why),
+    }
+}
+
+/// Of a panel as wide as the dashboard.
+const FULL: u32 = 24;
+/// Two beside each other.
+const HALF: u32 = 12;
+/// Three beside each other.
+const THIRD: u32 = 8;
+/// Four beside each other.
+const QUARTER: u32 = 6;
+
+/// Attached, or not.
+const ATTACHED: &[State] = &[
+    State {
+        value: 0,
+        text: "not attached",
+        color: "red",
+    },
+    State {
+        value: 1,
+        text: "attached",
+        color: "green",
+    },
+];
+
+const OVERVIEW: Board = Board {
+    uid: "ipvs-lens-overview",
+    title: "ipvs-lens / Overview",
+    description: "Does IPVS hurt clients now, and where?",
+    scope: Scope::Node,
+    rows: &[
+        Row {
+            title: "Is it happening?",
+            panels: &[
+                Panel {
+                    title: "Stale connections",
+                    description: "New connections that IPVS sends to real servers of weight 0, or to removed ones. Should be 0, but for the first minutes of a rollout.",
+                    kind: Kind::Stat,
+                    unit: "cps",
+                    width: QUARTER,
+                    queries: &[always(
+                        "sum(rate(ipvs_lens_stale_connections_total{<node>}[$__rate_interval]))",
+                        "",
+                    )],
+                },
+                Panel {
+                    title: "SYNs dropped by IPVS",
+                    description: "Each costs a client 1 s or more. Should be 0.",
+                    kind: Kind::Stat,
+                    unit: "pps",
+                    width: QUARTER,
+                    queries: &[always(
+                        "sum(rate(ipvs_lens_syn_drops_total{<node>,cause=~\"ipvs_.+\"}[$__rate_interval]))",
+                        "",
+                    )],
+                },
+                Panel {
+                    title: "Attempts that reuse an entry",
+                    description: "Share of the attempts that follow an old entry instead of being scheduled. Near 1, the scheduler has no say any more.",
+                    kind: Kind::Stat,
+                    unit: "percentunit",
+                    width: QUARTER,
+                    queries: &[always(
+                        "sum(rate(ipvs_lens_connections_total{<node>,decision=~\"reused|reused_stale\"}[$__rate_interval])) / sum(rate(ipvs_lens_connections_total{<node>}[$__rate_interval]))",
+                        "",
+                    )],
+                },
+                Panel {
+                    title: "Agents that answer",
+                    description: "Fewer than there are nodes with IPVS means that nothing is known of the others.",
+                    kind: Kind::Stat,
+                    unit: "short",
+                    width: QUARTER,
+                    queries: &[always("sum(up{<agent>})", "")],
+                },
+            ],
+        },
+        Row {
+            title: "Where?",
+            panels: &[
+                Panel {
+                    title: "Alerts that fire",
+                    description: "Alerts of ipvs-lens. The runbook of each says what to do.",
+                    kind: Kind::Table,
+                    unit: "short",
+                    width: FULL,
+                    queries: &[sometimes(
+                        "sum by (alertname, severity, instance, netns, proto, local_address, local_port, remote_address, remote_port) (ALERTS{alertname=~\"IPVS.+\",alertstate=\"firing\",<agent>})",
+                        "",
+                        "no alert fires",
+                    )],
+                },
+                Panel {
+                    title: "Where stale connections go",
+                    description: "The 20 real servers with most stale connections, by service and node.",
+                    kind: Kind::Table,
+                    unit: "cps",
+                    width: FULL,
+                    queries: &[always(
+                        "topk(20, sum by (instance, netns, proto, local_address, local_port, remote_address, remote_port) (rate(ipvs_lens_stale_connections_total{<node>}[$__rate_interval])))",
+                        "",
+                    )],
+                },
+                Panel {
+                    title: "Decisions",
+                    description: "What IPVS decides about attempts to open a connection. Rescheduled is good, stale and dropped hurt.",
+                    kind: Kind::Areas,
+                    unit: "cps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (decision) (rate(ipvs_lens_connections_total{<node>}[$__rate_interval]))",
+                        "{{decision}}",
+                    )],
+                },
+                Panel {
+                    title: "Stale connections by node",
+                    description: "Nodes with other settings or another kernel stand out.",
+                    kind: Kind::Lines,
+                    unit: "cps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (instance) (rate(ipvs_lens_stale_connections_total{<node>}[$__rate_interval]))",
+                        "{{instance}}",
+                    )],
+                },
+                Panel {
+                    title: "SYNs that die, by cause",
+                    description: "Causes that begin with ipvs are IPVS's own; with the others IPVS has nothing to do.",
+                    kind: Kind::Areas,
+                    unit: "pps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (cause) (rate(ipvs_lens_syn_drops_total{<node>}[$__rate_interval]))",
+                        "{{cause}}",
+                    )],
+                },
+                Panel {
+                    title: "Reuse by node",
+                    description: "Share of the attempts that follow an old entry, by node.",
+                    kind: Kind::Lines,
+                    unit: "percentunit",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (instance) (rate(ipvs_lens_connections_total{<node>,decision=~\"reused|reused_stale\"}[$__rate_interval])) / sum by (instance) (rate(ipvs_lens_connections_total{<node>}[$__rate_interval]))",
+                        "{{instance}}",
+                    )],
+                },
+            ],
+        },
+    ],
+};
+
+const SERVICE: Board = Board {
+    uid: "ipvs-lens-service",
+    title: "ipvs-lens / Service",
+    description: "What happens to the clients of a virtual service?",
+    scope: Scope::Service,
+    rows: &[
+        Row {
+            title: "Who is hit?",
+            panels: &[
+                Panel {
+                    title: "Decisions",
+                    description: "What IPVS decides about attempts to open a connection.",
+                    kind: Kind::Areas,
+                    unit: "cps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (decision) (rate(ipvs_lens_connections_total{<service>}[$__rate_interval]))",
+                        "{{decision}}",
+                    )],
+                },
+                Panel {
+                    title: "Stale connections by real server",
+                    description: "Attempts sent to a real server of weight 0 or a removed one; by an old entry (port_reuse) or by a persistence template.",
+                    kind: Kind::Lines,
+                    unit: "cps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (remote_address, remote_port, cause) (rate(ipvs_lens_stale_connections_total{<service>}[$__rate_interval]))",
+                        "{{remote_address}}:{{remote_port}} {{cause}}",
+                    )],
+                },
+            ],
+        },
+        Row {
+            title: "Who waits?",
+            panels: &[
+                Panel {
+                    title: "SYNs that die, by cause",
+                    description: "SYN packets to this service that died on the node, retransmits too.",
+                    kind: Kind::Areas,
+                    unit: "pps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (cause) (rate(ipvs_lens_syn_drops_total{<service>}[$__rate_interval]))",
+                        "{{cause}}",
+                    )],
+                },
+                Panel {
+                    title: "Connect delay",
+                    description: "From the first SYN that died here to the one that got through. Linux sends again after 1, 3 and 7 s.",
+                    kind: Kind::Heatmap,
+                    unit: "s",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (le) (increase(ipvs_lens_connect_delay_seconds_bucket{<service>}[$__rate_interval]))",
+                        "{{le}}",
+                    )],
+                },
+                Panel {
+                    title: "Connects delayed, by cause",
+                    description: "Attempts that got through after at least one of their SYNs died here.",
+                    kind: Kind::Lines,
+                    unit: "cps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (cause) (rate(ipvs_lens_connect_delay_seconds_count{<service>}[$__rate_interval]))",
+                        "{{cause}}",
+                    )],
+                },
+            ],
+        },
+        Row {
+            title: "Is the load shared?",
+            panels: &[
+                Panel {
+                    title: "New connections by real server",
+                    description: "What the scheduler and old entries give to each. Lines far apart at equal weight are skew.",
+                    kind: Kind::Lines,
+                    unit: "cps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (remote_address, remote_port) (rate(ipvs_lens_new_connections_total{<service>}[$__rate_interval]))",
+                        "{{remote_address}}:{{remote_port}}",
+                    )],
+                },
+                Panel {
+                    title: "Attempts that reuse an entry",
+                    description: "Share of the attempts that follow an old entry; the scheduler has no say in them.",
+                    kind: Kind::Lines,
+                    unit: "percentunit",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (proto, local_address, local_port) (rate(ipvs_lens_connections_total{<service>,decision=~\"reused|reused_stale\"}[$__rate_interval])) / sum by (proto, local_address, local_port) (rate(ipvs_lens_connections_total{<service>}[$__rate_interval]))",
+                        "{{proto}} {{local_address}}:{{local_port}}",
+                    )],
+                },
+            ],
+        },
+    ],
+};
+
+const REAL_SERVER: Board = Board {
+    uid: "ipvs-lens-real-server",
+    title: "ipvs-lens / Real server",
+    description: "Does a real server drain, and what keeps it?",
+    scope: Scope::RealServer,
+    rows: &[Row {
+        title: "Draining",
+        panels: &[
+            Panel {
+                title: "Stale connections",
+                description: "New connections while it should get none: these keep it from draining.",
+                kind: Kind::Areas,
+                unit: "cps",
+                width: HALF,
+                queries: &[always(
+                    "sum by (remote_address, remote_port, cause) (rate(ipvs_lens_stale_connections_total{<real_server>}[$__rate_interval]))",
+                    "{{remote_address}}:{{remote_port}} {{cause}}",
+                )],
+            },
+            Panel {
+                title: "New connections",
+                description: "All that it is given, while it has weight and after.",
+                kind: Kind::Areas,
+                unit: "cps",
+                width: HALF,
+                queries: &[always(
+                    "sum by (remote_address, remote_port) (rate(ipvs_lens_new_connections_total{<real_server>}[$__rate_interval]))",
+                    "{{remote_address}}:{{remote_port}}",
+                )],
+            },
+        ],
+    }],
+};
+
+const NODE: Board = Board {
+    uid: "ipvs-lens-node",
+    title: "ipvs-lens / Node",
+    description: "What else goes wrong on this node, and can the agent be believed?",
+    scope: Scope::Node,
+    rows: &[
+        Row {
+            title: "Where packets die",
+            panels: &[Panel {
+                title: "SYNs that die, by cause",
+                description: "All of the node, those of no virtual service too.",
+                kind: Kind::Areas,
+                unit: "pps",
+                width: HALF,
+                queries: &[always(
+                    "sum by (cause) (rate(ipvs_lens_syn_drops_total{<node>}[$__rate_interval]))",
+                    "{{cause}}",
+                )],
+            }],
+        },
+        Row {
+            title: "The agent",
+            panels: &[
+                Panel {
+                    title: "Agents",
+                    description: "1 while the agent answers.",
+                    kind: Kind::Lines,
+                    unit: "bool_yes_no",
+                    width: THIRD,
+                    queries: &[always("max by (instance) (up{<agent>})", "{{instance}}")],
+                },
+                Panel {
+                    title: "Probes",
+                    description: "What a probe that is not attached finds is missing.",
+                    kind: Kind::States(ATTACHED),
+                    unit: "short",
+                    width: THIRD,
+                    queries: &[always(
+                        "min by (instance, probe) (ipvs_lens_probe_attached{<agent>})",
+                        "{{instance}} {{probe}}",
+                    )],
+                },
+                Panel {
+                    title: "Versions",
+                    description: "What runs.",
+                    kind: Kind::Table,
+                    unit: "short",
+                    width: THIRD,
+                    queries: &[always(
+                        "count by (version, revision) (ipvs_lens_build_info{<agent>})",
+                        "",
+                    )],
+                },
+                Panel {
+                    title: "Events",
+                    description: "Records of single events: written in the kernel and read by the agent. Counters do not depend on them.",
+                    kind: Kind::Lines,
+                    unit: "eps",
+                    width: THIRD,
+                    queries: &[
+                        always(
+                            "sum by (instance) (rate(ipvs_lens_events_emitted_total{<agent>}[$__rate_interval]))",
+                            "{{instance}} written",
+                        ),
+                        always(
+                            "sum by (instance) (rate(ipvs_lens_events_received_total{<agent>}[$__rate_interval]))",
+                            "{{instance}} read",
+                        ),
+                    ],
+                },
+                Panel {
+                    title: "Observations lost, by reason",
+                    description: "Should be 0. docs/metrics.md says what each reason costs.",
+                    kind: Kind::Areas,
+                    unit: "eps",
+                    width: THIRD,
+                    queries: &[always(
+                        "sum by (reason) (rate(ipvs_lens_events_lost_total{<agent>}[$__rate_interval]))",
+                        "{{reason}}",
+                    )],
+                },
+                Panel {
+                    title: "Series left out",
+                    description: "By the cap of each family. Should be 0.",
+                    kind: Kind::Lines,
+                    unit: "short",
+                    width: THIRD,
+                    queries: &[always(
+                        "sum by (family) (increase(ipvs_lens_series_dropped_total{<agent>}[$__rate_interval]))",
+                        "{{family}}",
+                    )],
+                },
+            ],
+        },
+    ],
+};
