@@ -135,6 +135,8 @@ kernel_layout! {
     dest_vport: "ip_vs_dest" . "vport", [2], required;
     /// Address of the real server's service.
     dest_vaddr: "ip_vs_dest" . "vaddr", [16], required;
+    /// `struct ip_vs_service *` of a real server; still there when it is removed.
+    dest_svc: "ip_vs_dest" . "svc", [8], required;
     /// Firewall mark of the real server's service.
     dest_vfwmark: "ip_vs_dest" . "vfwmark", [4], required;
 

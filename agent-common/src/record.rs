@@ -15,6 +15,16 @@ pub const RING_BYTES: u32 = 1 << 20;
 pub const KIND_ATTEMPT: u16 = 1;
 /// [`RecordHeader::kind`] of a [`SynDropRecord`].
 pub const KIND_SYN_DROP: u16 = 2;
+/// [`RecordHeader::kind`] of a [`RealServerRecord`]. Numbers from 16 on are the table's, smaller
+/// ones are those of packets.
+pub const KIND_REAL_SERVER: u16 = 16;
+
+/// [`RealServerRecord::change`]: the weight was set; it may be the same as before.
+pub const CHANGE_WEIGHT_SET: u8 = 1;
+/// [`RealServerRecord::change`]: added to its service, with this weight.
+pub const CHANGE_ADDED: u8 = 2;
+/// [`RealServerRecord::change`]: removed from its service.
+pub const CHANGE_REMOVED: u8 = 3;
 
 /// First bytes of every record.
 #[repr(C)]
@@ -90,6 +100,25 @@ pub struct SynDropRecord {
     pub pad: [u8; 3],
 }
 
+/// Somebody configured a real server.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RealServerRecord {
+    /// `kind` is [`KIND_REAL_SERVER`].
+    pub header: RecordHeader,
+    /// Its service.
+    pub service: ServiceKey,
+    /// Which.
+    pub real_server: RealServerKey,
+    /// Its weight from now on; the last one it had when it was removed.
+    pub weight: i32,
+    /// `CHANGE_*`.
+    pub change: u8,
+    /// Always 0.
+    pub pad: [u8; 3],
+}
+
 const _: () = assert!(size_of::<RecordHeader>() == 16);
 const _: () = assert!(size_of::<AttemptRecord>() == 144);
 const _: () = assert!(size_of::<SynDropRecord>() == 80);
+const _: () = assert!(size_of::<RealServerRecord>() == 72);

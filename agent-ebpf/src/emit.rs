@@ -2,15 +2,25 @@
 
 use agent_common::{
     attempt::Attempt,
-    record::{AttemptRecord, KIND_ATTEMPT, KIND_SYN_DROP, RecordHeader, SynDropRecord},
+    record::{
+        AttemptRecord, KIND_ATTEMPT, KIND_REAL_SERVER, KIND_SYN_DROP, RealServerRecord,
+        RecordHeader, SynDropRecord,
+    },
     stat::Stat,
 };
 use aya_ebpf::{EbpfContext, helpers::bpf_get_smp_processor_id};
 
-use crate::{attempt::Verdict, count, ipvs::Target, packet::Syn, transport};
+use crate::{
+    attempt::Verdict,
+    count,
+    ipvs::{Member, Target},
+    packet::Syn,
+    transport,
+};
 
 const ATTEMPT_BYTES: u16 = record_bytes(size_of::<AttemptRecord>());
 const SYN_DROP_BYTES: u16 = record_bytes(size_of::<SynDropRecord>());
+const REAL_SERVER_BYTES: u16 = record_bytes(size_of::<RealServerRecord>());
 
 /// The length a header states.
 #[expect(
@@ -72,6 +82,20 @@ pub fn syn_drop(
         isn: syn.isn,
         reason,
         cause,
+        pad: [0; 3],
+    };
+    write(context, record);
+}
+
+/// Writes a [`RealServerRecord`].
+#[inline(always)]
+pub fn real_server(context: &impl EbpfContext, now_ns: u64, member: &Member, change: u8) {
+    let record = RealServerRecord {
+        header: header(now_ns, KIND_REAL_SERVER, REAL_SERVER_BYTES),
+        service: member.service,
+        real_server: member.real_server,
+        weight: member.weight,
+        change,
         pad: [0; 3],
     };
     write(context, record);

@@ -3,6 +3,7 @@
 use agent_common::{
     key::{RealServerKey, ServiceKey},
     layout::ABSENT,
+    stat::Stat,
 };
 
 use crate::{
@@ -147,6 +148,45 @@ pub fn service(svc: u64, netns: u32) -> Probe<ServiceKey> {
         port: u16::from_be(port),
         family,
         proto: TCP,
+    })
+}
+
+/// A real server as it is configured.
+pub struct Member {
+    /// Its service.
+    pub service: ServiceKey,
+    /// The real server.
+    pub real_server: RealServerKey,
+    /// Its weight now.
+    pub weight: i32,
+}
+
+/// What is configured in a `struct ip_vs_dest *`, once it agrees with its service
+/// (`struct ip_vs_service *`): the real server names the service's address, port and mark too.
+///
+/// # Errors
+/// [`Stat::LayoutContradicted`] when they differ.
+#[inline(always)]
+pub fn member(svc: u64, dest: u64) -> Probe<Member> {
+    let ipvs: u64 = field(svc, offset!(svc_ipvs))?;
+    let mut service = service(svc, netns(ipvs)?)?;
+    let fwmark: u32 = field(dest, offset!(dest_vfwmark))?;
+    let mut agrees = fwmark == service.fwmark;
+    if fwmark == 0 {
+        let protocol: u16 = field(dest, offset!(dest_protocol))?;
+        let of_service: u16 = field(svc, offset!(svc_protocol))?;
+        let port = u16::from_be(field(dest, offset!(dest_vport))?);
+        let addr = packet::address(dest, offset!(dest_vaddr), service.family)?;
+        agrees &= protocol == of_service && port == service.port && addr == service.addr;
+        service.proto = u8::try_from(protocol).unwrap_or(u8::MAX);
+    }
+    if !agrees {
+        return Err(Stat::LayoutContradicted);
+    }
+    Ok(Member {
+        service,
+        real_server: real_server(dest)?,
+        weight: field(dest, offset!(dest_weight))?,
     })
 }
 

@@ -12,7 +12,7 @@ use agent_common::{key::ServiceKey, stat::Stat};
 
 use crate::{
     attempt,
-    ipvs::{self, Target},
+    ipvs::{self, Member, Target},
     packet::{self, Syn, TCP},
     read::{Probe, field, offset},
 };
@@ -62,6 +62,15 @@ pub fn service(syn: &Syn, service: ServiceKey) -> Probe<ServiceKey> {
         return Ok(service);
     }
     contradicted()
+}
+
+/// A configured real server, once it agrees with its service.
+///
+/// # Errors
+/// As [`target`].
+#[inline(always)]
+pub fn member(svc: u64, dest: u64) -> Probe<Member> {
+    readable(ipvs::member(svc, dest))
 }
 
 #[inline(always)]

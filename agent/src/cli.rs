@@ -62,6 +62,9 @@ pub struct ObserveArgs {
     /// BTF file that describes ip_vs, instead of what the kernel publishes [env: IPVS_LENS_BTF]
     #[arg(long, value_name = "FILE")]
     pub btf: Option<String>,
+    /// Seconds between two readings of the IPVS table, 1 to 300; more where a reading is dear [env: IPVS_LENS_TABLE_INTERVAL_S] [default: 5]
+    #[arg(long, value_name = "S")]
+    pub table_interval_s: Option<String>,
 }
 
 /// `ipvs-lens run`.
@@ -70,6 +73,9 @@ pub struct RunArgs {
     /// Address of the HTTP server [env: IPVS_LENS_LISTEN] [default: 127.0.0.1:9742]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
+    /// Real servers with series of their own: all, abnormal or none [env: IPVS_LENS_REAL_SERVERS] [default: abnormal]
+    #[arg(long, value_name = "WHICH")]
+    pub real_servers: Option<String>,
     /// How it observes.
     #[command(flatten)]
     pub observe: ObserveArgs,
@@ -119,11 +125,17 @@ impl Command {
         let (common, options) = match self {
             Self::Run(args) => (
                 &args.common,
-                observed(&args.observe, ("listen", &args.listen)),
+                observed(
+                    &args.observe,
+                    vec![
+                        ("listen", &args.listen),
+                        ("real_servers", &args.real_servers),
+                    ],
+                ),
             ),
             Self::Trace(args) => (
                 &args.common,
-                observed(&args.observe, ("format", &args.format)),
+                observed(&args.observe, vec![("format", &args.format)]),
             ),
             Self::Doctor(args) => (&args.common, vec![("format", &args.format)]),
         };
@@ -140,16 +152,17 @@ impl Command {
 
 type Option_<'a> = (&'static str, &'a Option<String>);
 
-fn observed<'a>(args: &'a ObserveArgs, own: Option_<'a>) -> Vec<Option_<'a>> {
-    vec![
-        own,
+fn observed<'a>(args: &'a ObserveArgs, own: Vec<Option_<'a>>) -> Vec<Option_<'a>> {
+    let common = [
         ("drain_period_ms", &args.drain_period_ms),
         ("emit", &args.emit),
         ("kernel_log", &args.kernel_log),
         ("attach", &args.attach),
         ("events", &args.events),
         ("btf", &args.btf),
-    ]
+        ("table_interval_s", &args.table_interval_s),
+    ];
+    own.into_iter().chain(common).collect()
 }
 
 #[cfg(test)]

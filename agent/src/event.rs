@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use agent_common::record::{CHANGE_ADDED, CHANGE_REMOVED, CHANGE_WEIGHT_SET};
 use agent_common::verdict::{Decision, DropCause, StaleCause};
 use serde::{Serialize, Serializer};
 
@@ -341,6 +342,49 @@ pub struct SynDropped {
     pub cpu: u32,
 }
 
+/// What was done to a real server's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// Its weight was set; it may be the same as before.
+    WeightSet,
+    /// It was added to its service.
+    Added,
+    /// It was removed from its service.
+    Removed,
+}
+
+impl Change {
+    /// Every member.
+    pub const ALL: &'static [Self] = &[Self::WeightSet, Self::Added, Self::Removed];
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::WeightSet => CHANGE_WEIGHT_SET,
+            Self::Added => CHANGE_ADDED,
+            Self::Removed => CHANGE_REMOVED,
+        }
+    }
+}
+
+/// Somebody configured a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RealServerChanged {
+    /// When.
+    pub at: MonoNs,
+    /// Its service.
+    pub service: Service,
+    /// Which.
+    pub real_server: RealServer,
+    /// Its weight from then on, or the last it had.
+    pub weight: i32,
+    /// What was done.
+    pub change: Change,
+    /// CPU that wrote the record.
+    pub cpu: u32,
+}
+
 /// One record of the kernel programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Event {
@@ -348,6 +392,8 @@ pub enum Event {
     AttemptDecided(AttemptDecided),
     /// The kernel freed a SYN that IPVS did not drop.
     SynDropped(SynDropped),
+    /// Somebody configured a real server.
+    RealServerChanged(RealServerChanged),
 }
 
 impl Event {
@@ -357,15 +403,17 @@ impl Event {
         match self {
             Self::AttemptDecided(decided) => decided.at,
             Self::SynDropped(dropped) => dropped.at,
+            Self::RealServerChanged(changed) => changed.at,
         }
     }
 
-    /// The attempt it belongs to.
+    /// The attempt it belongs to, if it belongs to one.
     #[must_use]
-    pub const fn attempt(&self) -> AttemptId {
+    pub const fn attempt(&self) -> Option<AttemptId> {
         match self {
-            Self::AttemptDecided(decided) => decided.attempt,
-            Self::SynDropped(dropped) => dropped.attempt,
+            Self::AttemptDecided(decided) => Some(decided.attempt),
+            Self::SynDropped(dropped) => Some(dropped.attempt),
+            Self::RealServerChanged(_) => None,
         }
     }
 }

@@ -22,5 +22,6 @@ pub mod run;
 pub mod settings;
 pub mod source;
 pub mod status;
+pub mod table;
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,7 @@
 //!
 //! Holds no policy of its own: when to drain is `run`'s business, what it means is `correlate`'s.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -11,10 +12,13 @@ use bytes::Bytes;
 use crate::clock::{MonoNs, WallAnchor};
 use crate::correlate::{Correlator, Finding};
 use crate::decode::decode;
+use crate::event::{Event, NetnsId, RealServerChanged};
 use crate::outputs::metrics::Metrics;
 use crate::probes::attach::Programs;
 use crate::source::Source;
-use crate::status::SharedStatus;
+use crate::source::table::{Reading, TableSource};
+use crate::status::{SharedStatus, TableStatus};
+use crate::table::tables::Tables;
 
 /// Where findings go besides the metrics.
 pub trait Sink {
@@ -23,6 +27,9 @@ pub trait Sink {
     /// # Errors
     /// Why nothing more can be told there.
     fn finding(&mut self, now: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()>;
+
+    /// The IPVS tables were read again.
+    fn tables(&mut self, _now: MonoNs, _tables: &Tables) {}
 
     /// Called at every drain, for what is told by time and not by a finding.
     fn tick(&mut self, now: MonoNs);
@@ -37,11 +44,14 @@ pub struct Session {
     pub programs: Programs,
     /// Their records.
     pub source: Source,
+    /// Readings of the IPVS tables; `None` where they cannot be had.
+    pub table: Option<TableSource>,
 }
 
 /// Everything records pass on their way out; outlives sessions.
 pub struct Observer<S> {
     correlator: Correlator,
+    tables: Tables,
     metrics: Arc<Metrics>,
     status: SharedStatus,
     sink: S,
@@ -52,7 +62,7 @@ pub struct Observer<S> {
 
 impl<S: Sink> Observer<S> {
     /// Nothing seen yet.
-    pub const fn new(
+    pub fn new(
         correlator: Correlator,
         metrics: Arc<Metrics>,
         status: SharedStatus,
@@ -60,6 +70,7 @@ impl<S: Sink> Observer<S> {
     ) -> Self {
         Self {
             correlator,
+            tables: Tables::default(),
             metrics,
             status,
             sink,
@@ -76,12 +87,14 @@ impl<S: Sink> Observer<S> {
     pub fn drain(&mut self, session: &mut Session, now: MonoNs) -> io::Result<()> {
         loop {
             let more = session.source.drain(&mut self.batch);
-            self.handle_batch(now);
+            let configured = self.handle_batch(now);
+            self.handle_changes(session, &configured);
             if !more {
                 break;
             }
         }
         session.programs.flush_logs();
+        self.handle_readings(session, now);
         self.advance(now)
     }
 
@@ -101,6 +114,7 @@ impl<S: Sink> Observer<S> {
     /// Those of the sink.
     pub fn finish(mut self, now: MonoNs) -> io::Result<()> {
         self.correlator.handle_end(now);
+        self.tables.handle_end();
         self.tell(now)?;
         self.sink.finish();
         Ok(())
@@ -129,17 +143,64 @@ impl<S: Sink> Observer<S> {
         });
     }
 
-    fn handle_batch(&mut self, now: MonoNs) {
+    /// Hands events to the correlator; those of the table are returned.
+    fn handle_batch(&mut self, now: MonoNs) -> Vec<RealServerChanged> {
+        let mut configured = Vec::new();
         for record in self.batch.drain(..) {
             self.received += 1;
             self.metrics.received();
             match decode(&record) {
+                Ok(Event::RealServerChanged(changed)) => configured.push(changed),
                 Ok(event) => self.correlator.handle_event(now, event),
                 Err(malformed) => {
                     self.correlator.handle_loss(now, 1);
                     self.metrics.malformed(&malformed);
                 }
             }
+        }
+        configured
+    }
+
+    fn handle_changes(&mut self, session: &mut Session, configured: &[RealServerChanged]) {
+        for changed in configured {
+            self.tables.handle_change(changed);
+            if let Some(table) = &mut session.table {
+                table.watch(changed.service.netns);
+            }
+        }
+        if let (Some(table), false) = (&session.table, configured.is_empty()) {
+            table.read_now();
+        }
+    }
+
+    fn handle_readings(&mut self, session: &mut Session, now: MonoNs) {
+        let Some(table) = &mut session.table else {
+            return;
+        };
+        let mut read = false;
+        while let Some(reading) = table.poll() {
+            read = true;
+            match reading {
+                Reading::Table(snapshot) => self.tables.handle_snapshot(snapshot),
+                Reading::Gone(netns) => self.tables.handle_gone(netns),
+                Reading::Failed { netns, reason } => {
+                    if self.tables.failed().get(&netns) != Some(&reason) {
+                        log::warn!("the IPVS table of namespace {netns} cannot be read: {reason}");
+                    }
+                    self.tables.handle_failure(netns, reason);
+                }
+                Reading::Counts { at, counts } => {
+                    for (key, _) in &counts {
+                        table.watch(NetnsId(key.service.netns));
+                    }
+                    self.tables.handle_counts(at, &counts);
+                }
+            }
+        }
+        if read {
+            self.sink.tables(now, &self.tables);
+            let tables = table_statuses(&self.tables);
+            self.status.update(|status| status.tables = tables);
         }
     }
 
@@ -153,4 +214,18 @@ impl<S: Sink> Observer<S> {
         self.metrics.correlated(self.correlator.counters());
         told
     }
+}
+
+fn table_statuses(tables: &Tables) -> BTreeMap<String, TableStatus> {
+    let mut statuses: BTreeMap<String, TableStatus> = BTreeMap::new();
+    for snapshot in tables.snapshots() {
+        let status = statuses.entry(snapshot.netns.to_string()).or_default();
+        status.services = snapshot.services.len();
+        status.real_servers = snapshot.real_servers().count();
+        status.read_ms = u64::try_from(snapshot.took.as_millis()).unwrap_or(u64::MAX);
+    }
+    for (netns, reason) in tables.failed() {
+        statuses.entry(netns.to_string()).or_default().error = Some(reason.clone());
+    }
+    statuses
 }

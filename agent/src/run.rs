@@ -30,8 +30,9 @@ use crate::doctor::rules::prerequisites;
 use crate::error::Failure;
 use crate::kernel::preemption::{Preemption, Told};
 use crate::observer::{Observer, Session, Sink};
-use crate::outputs::http::{self, Shown};
+use crate::outputs::http;
 use crate::outputs::log::Limiter;
+use crate::outputs::metrics::table::{RealServers, Shown, TablePart};
 use crate::outputs::metrics::{BuildInfo, CountSource, Metrics, SERIES_MAX};
 use crate::outputs::trace;
 use crate::probes::attach::{Loaded, Programs, Wanted, load};
@@ -39,7 +40,10 @@ use crate::probes::counters::{Carried, Counters};
 use crate::probes::module::{self, LastUser, Loading};
 use crate::probes::table::{IPVS_MODULE, PROBES, Way};
 use crate::settings::{Attach, Emit, Format, Settings};
+use crate::source::table::{NETNS_MAX, TableSource};
 use crate::status::{ProbeState, ProbeStatus, SharedStatus, State, Status};
+use crate::table::draining::DRAINING_MAX;
+use crate::table::tables::Tables;
 
 /// Where the node's own files are.
 const ROOT: &str = "/";
@@ -64,7 +68,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         let agent = Agent::new(settings, &facts);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(serve(listener, agent.shown(), stopped));
-        let outcome = agent.observe(Log::default()).await;
+        let outcome = agent.observe(Log::new(&agent)).await;
         drop(stop);
         drop(server.await);
         outcome
@@ -98,7 +102,7 @@ fn runtime() -> Result<Runtime, Failure> {
         .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))
 }
 
-async fn serve(listener: TcpListener, shown: Shown, stopped: oneshot::Receiver<()>) {
+async fn serve(listener: TcpListener, shown: http::Shown, stopped: oneshot::Receiver<()>) {
     http::serve(listener, shown, async {
         // The sender is dropped, never used: its end is the signal.
         drop(stopped.await);
@@ -135,8 +139,8 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn shown(&self) -> Shown {
-        Shown {
+    fn shown(&self) -> http::Shown {
+        http::Shown {
             metrics: Arc::clone(&self.metrics),
             status: self.status.clone(),
         }
@@ -161,6 +165,7 @@ impl<'a> Agent<'a> {
             let end = self
                 .keep_going(&mut observer, &mut session, watch, &mut stop)
                 .await?;
+            session.table = None;
             session.programs.detach();
             printed(observer.drain(&mut session, MonoNs::now()))?;
             carried = counters.carry().map_err(Failure::failed)?;
@@ -211,8 +216,18 @@ impl<'a> Agent<'a> {
         let session = Session {
             programs,
             source: events,
+            table: self.tables(&counters),
         };
         Ok((session, counters, Watch { loading, last_user }))
+    }
+
+    /// Starts to read the IPVS tables; only with the programs attached, so that the kernel is not
+    /// asked about a module that has gone.
+    fn tables(&self, counters: &Arc<Counters>) -> Option<TableSource> {
+        let counts: Arc<dyn CountSource> = Arc::clone(counters) as _;
+        TableSource::start(self.settings.table_interval, counts)
+            .inspect_err(|error| log::warn!("the IPVS tables cannot be read: {error}"))
+            .ok()
     }
 
     fn wanted(&self) -> Wanted {
@@ -449,13 +464,31 @@ impl StopSignals {
     }
 }
 
-/// Findings as rate-limited log lines.
-#[derive(Default)]
+/// Findings as rate-limited log lines, the tables as metrics.
 struct Log {
     limiter: Limiter,
+    tables: Arc<TablePart>,
+    which: RealServers,
+}
+
+impl Log {
+    fn new(agent: &Agent<'_>) -> Self {
+        let tables = Arc::new(TablePart::default());
+        agent.metrics.add(Arc::clone(&tables) as _);
+        Self {
+            limiter: Limiter::default(),
+            tables,
+            which: agent.settings.real_servers,
+        }
+    }
 }
 
 impl Sink for Log {
+    fn tables(&mut self, now: MonoNs, tables: &Tables) {
+        let shown = Shown::of(tables, self.which, now, &WallAnchor::now());
+        self.tables.set(shown);
+    }
+
     fn finding(&mut self, now: MonoNs, finding: &Finding, _: &WallAnchor) -> io::Result<()> {
         for line in self.limiter.lines(now, finding) {
             log::warn!("{line}");
@@ -522,6 +555,8 @@ fn limits() -> impl Iterator<Item = (String, u64)> {
         ("correlator_attempts", sizes(ATTEMPTS_HELD_MAX)),
         ("correlator_window_events", sizes(WINDOW_EVENTS_MAX)),
         ("series_per_family", sizes(SERIES_MAX)),
+        ("table_namespaces", sizes(NETNS_MAX)),
+        ("table_draining", sizes(DRAINING_MAX)),
     ]
     .into_iter()
     .map(|(name, limit)| (name.to_owned(), limit))

@@ -15,6 +15,7 @@ use log::LevelFilter;
 use thiserror::Error;
 
 use crate::cli::Typed;
+use crate::outputs::metrics::table::RealServers;
 use crate::probes::table::Way;
 
 /// Every key of the configuration file; a flag has `-` for `_`, a variable is in capitals.
@@ -28,6 +29,8 @@ pub const KEYS: &[&str] = &[
     "events",
     "btf",
     "format",
+    "table_interval_s",
+    "real_servers",
 ];
 
 /// Prefix of the environment variables.
@@ -95,6 +98,10 @@ pub struct Settings {
     pub btf: Option<PathBuf>,
     /// Form of output on stdout.
     pub format: Format,
+    /// Time between two readings of the IPVS table, if they are cheap.
+    pub table_interval: Duration,
+    /// Which real servers have series of their own.
+    pub real_servers: RealServers,
 }
 
 /// Where a value came from.
@@ -204,6 +211,13 @@ impl Settings {
             events: values.checked("events", "auto, ring or perf", "auto", events)?,
             btf: values.text("btf").map(PathBuf::from),
             format: values.checked("format", "text or json", "text", format)?,
+            table_interval: values.checked("table_interval_s", "1 to 300", "5", table_interval)?,
+            real_servers: values.checked(
+                "real_servers",
+                "all, abnormal or none",
+                "abnormal",
+                real_servers,
+            )?,
         })
     }
 }
@@ -213,6 +227,24 @@ fn period(text: &str) -> Option<Duration> {
     (10..=1000)
         .contains(&milliseconds)
         .then_some(Duration::from_millis(milliseconds))
+}
+
+/// Five seconds by default: half of the shortest scrape interval in common use, and a pod that is
+/// deleted drains for thirty.
+fn table_interval(text: &str) -> Option<Duration> {
+    let seconds: u64 = text.parse().ok()?;
+    (1..=300)
+        .contains(&seconds)
+        .then_some(Duration::from_secs(seconds))
+}
+
+fn real_servers(text: &str) -> Option<RealServers> {
+    match text {
+        "all" => Some(RealServers::All),
+        "abnormal" => Some(RealServers::Abnormal),
+        "none" => Some(RealServers::None),
+        _ => None,
+    }
 }
 
 fn emit(text: &str) -> Option<Emit> {
@@ -419,6 +451,8 @@ mod tests {
             events: Events::Auto,
             btf: None,
             format: Format::Text,
+            table_interval: Duration::from_secs(5),
+            real_servers: RealServers::Abnormal,
         };
         assert_eq!(settings, expected);
     }
@@ -475,7 +509,10 @@ mod tests {
         let (typed, outside) = with_file("listne = \"1.1.1.1:1\"\n");
         assert_eq!(
             refusal(&typed, &outside),
-            "unknown key listne in /etc/c.toml, wanted one of listen, log_level, drain_period_ms, emit, kernel_log, attach, events, btf, format"
+            format!(
+                "unknown key listne in /etc/c.toml, wanted one of {}",
+                KEYS.join(", ")
+            )
         );
     }
 

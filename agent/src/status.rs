@@ -74,6 +74,19 @@ pub struct EventsStatus {
     pub lost: BTreeMap<String, u64>,
 }
 
+/// The IPVS table of one network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TableStatus {
+    /// Services at the last reading.
+    pub services: usize,
+    /// Real servers at the last reading.
+    pub real_servers: usize,
+    /// How long the last reading took, in milliseconds.
+    pub read_ms: u64,
+    /// Why the table could not be read the last time.
+    pub error: Option<String>,
+}
+
 /// Everything `/status` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -97,6 +110,8 @@ pub struct Status {
     pub probes: Vec<ProbeStatus>,
     /// Events so far.
     pub events: EventsStatus,
+    /// The IPVS tables, by inode number of their network namespace.
+    pub tables: BTreeMap<String, TableStatus>,
     /// The bounds of every table, by name.
     pub limits: BTreeMap<String, u64>,
 }
@@ -174,6 +189,7 @@ mod tests {
                   "ring_full": 2
                 }
               },
+              "tables": {},
               "limits": {}
             }"#]]
         .assert_eq(&serde_json::to_string_pretty(&shared.get()).unwrap());

@@ -8,8 +8,8 @@ use proptest::sample::select;
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, AttemptId, EntryState, Event, Family, FirstDrop, NetnsId, Proto, RealServer,
-    Service, ServiceName, SynDropped, Tuple, Verdict,
+    AttemptDecided, AttemptId, Change, EntryState, Event, Family, FirstDrop, NetnsId, Proto,
+    RealServer, RealServerChanged, Service, ServiceName, SynDropped, Tuple, Verdict,
 };
 
 pub fn sample_attempt() -> AttemptDecided {
@@ -66,7 +66,21 @@ pub fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         any_attempt().prop_map(Event::AttemptDecided),
         any_syn_drop().prop_map(Event::SynDropped),
+        any_real_server_changed().prop_map(Event::RealServerChanged),
     ]
+}
+
+fn any_real_server_changed() -> impl Strategy<Value = RealServerChanged> {
+    let numbers = (any::<u64>(), any::<i32>(), any::<u32>());
+    let what = (any_service(), any_socket(), select(Change::ALL));
+    (numbers, what).prop_map(|(numbers, what)| RealServerChanged {
+        at: MonoNs(numbers.0),
+        service: what.0,
+        real_server: RealServer(what.1),
+        weight: numbers.1,
+        change: what.2,
+        cpu: numbers.2,
+    })
 }
 
 fn any_attempt() -> impl Strategy<Value = AttemptDecided> {
@@ -207,5 +221,8 @@ fn story_event(at: MonoNs, isn: u32, kind: u8, event: Event) -> Event {
             ..decided
         }),
         (_, Event::SynDropped(dropped)) => Event::SynDropped(SynDropped { at, ..dropped }),
+        (_, Event::RealServerChanged(changed)) => {
+            Event::RealServerChanged(RealServerChanged { at, ..changed })
+        }
     }
 }

@@ -5,6 +5,8 @@
 
 mod leave;
 mod lookup;
+mod removal;
 mod schedule;
 mod syn_drop;
 mod verdict;
+mod weight;

@@ -183,6 +183,8 @@ impl Correlator {
         match event {
             Event::AttemptDecided(decided) => self.decided(at, decided),
             Event::SynDropped(dropped) => self.syn_dropped(at, dropped),
+            // Not about an attempt: `table` follows those.
+            Event::RealServerChanged(_) => self.counters.suppressed += 1,
         }
     }
 

@@ -10,7 +10,8 @@ mod tests;
 pub mod wire;
 
 use agent_common::record::{
-    AttemptRecord, KIND_ATTEMPT, KIND_SYN_DROP, RecordHeader, SynDropRecord,
+    AttemptRecord, KIND_ATTEMPT, KIND_REAL_SERVER, KIND_SYN_DROP, RealServerRecord, RecordHeader,
+    SynDropRecord,
 };
 use agent_common::verdict::{Decision, DropCause, StaleCause, UnknownNumber};
 use zerocopy::FromBytes;
@@ -19,7 +20,10 @@ pub use error::{Malformed, Reason};
 pub use key::{real_server, service};
 
 use crate::clock::MonoNs;
-use crate::event::{AttemptDecided, AttemptId, EntryState, Event, FirstDrop, SynDropped, Verdict};
+use crate::event::{
+    AttemptDecided, AttemptId, Change, EntryState, Event, FirstDrop, RealServerChanged, SynDropped,
+    Verdict,
+};
 
 /// The event a record holds.
 ///
@@ -41,6 +45,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event, Malformed> {
         KIND_SYN_DROP => {
             syn_drop(&payload("SYN drop record", &header, bytes)?).map(Event::SynDropped)
         }
+        KIND_REAL_SERVER => real_server_changed(&payload("real server record", &header, bytes)?)
+            .map(Event::RealServerChanged),
         found => Err(Malformed::UnknownKind { found }),
     }
 }
@@ -100,6 +106,29 @@ fn syn_drop(record: &SynDropRecord) -> Result<SynDropped, Malformed> {
         cause: drop_cause("cause of the SYN drop", record.cause)?,
         reason: record.reason,
         location: record.location,
+        cpu: record.header.cpu,
+    })
+}
+
+fn real_server_changed(record: &RealServerRecord) -> Result<RealServerChanged, Malformed> {
+    zeros("padding of the real server record", &record.pad)?;
+    let named = real_server(&record.real_server)?;
+    let change = Change::ALL
+        .iter()
+        .find(|change| change.number() == record.change);
+    Ok(RealServerChanged {
+        at: MonoNs(record.header.ktime_ns),
+        service: service(&record.service)?,
+        real_server: named.ok_or(Malformed::Contradiction {
+            object: "family of a configured real server",
+            found: 0,
+            wanted: "4 or 6",
+        })?,
+        weight: record.weight,
+        change: *change.ok_or(Malformed::UnknownNumber {
+            object: "change of a real server",
+            found: record.change,
+        })?,
         cpu: record.header.cpu,
     })
 }

@@ -136,7 +136,7 @@ fn an_unknown_kind_is_refused() {
         refusal(attempt_with(|r| r.header.kind = 3)),
         (
             Reason::UnknownKind,
-            "record kind is 3, wanted 1 (attempt) or 2 (SYN drop)".to_owned()
+            "record kind is 3, wanted 1 (attempt), 2 (SYN drop) or 16 (real server)".to_owned()
         )
     );
 }

@@ -6,14 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use agent_common::key::{FAMILY_IPV4, FAMILY_IPV6, RealServerKey, ServiceKey, TupleKey};
 use agent_common::record::{
-    AttemptRecord, KIND_ATTEMPT, KIND_SYN_DROP, RecordHeader, SynDropRecord,
+    AttemptRecord, KIND_ATTEMPT, KIND_REAL_SERVER, KIND_SYN_DROP, RealServerRecord, RecordHeader,
+    SynDropRecord,
 };
 use zerocopy::IntoBytes;
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, EntryState, Event, Family, RealServer, Service, ServiceName, SynDropped, Tuple,
-    Verdict,
+    AttemptDecided, EntryState, Event, Family, RealServer, RealServerChanged, Service, ServiceName,
+    SynDropped, Tuple, Verdict,
 };
 
 /// The record of an event.
@@ -22,6 +23,7 @@ pub fn encode(event: &Event) -> Vec<u8> {
     match event {
         Event::AttemptDecided(decided) => attempt(decided).as_bytes().to_vec(),
         Event::SynDropped(dropped) => syn_drop(dropped).as_bytes().to_vec(),
+        Event::RealServerChanged(changed) => real_server_changed(changed).as_bytes().to_vec(),
     }
 }
 
@@ -53,6 +55,17 @@ fn syn_drop(event: &SynDropped) -> SynDropRecord {
         isn: event.attempt.isn,
         reason: event.reason,
         cause: event.cause as u8,
+        pad: [0; 3],
+    }
+}
+
+fn real_server_changed(event: &RealServerChanged) -> RealServerRecord {
+    RealServerRecord {
+        header: header::<RealServerRecord>(KIND_REAL_SERVER, event.at, event.cpu),
+        service: service(&event.service),
+        real_server: real_server(Some(event.real_server)),
+        weight: event.weight,
+        change: event.change.number(),
         pad: [0; 3],
     }
 }

@@ -61,6 +61,7 @@ const LAYOUTS: &[BuiltIn] = &[BuiltIn {
         ("ip_vs_dest", "addr", 36),
         ("ip_vs_dest", "flags", 52),
         ("ip_vs_dest", "weight", 60),
+        ("ip_vs_dest", "svc", 392),
         ("ip_vs_dest", "protocol", 400),
         ("ip_vs_dest", "vport", 402),
         ("ip_vs_dest", "vaddr", 404),

@@ -127,6 +127,18 @@ pub const PROBES: &[Probe] = &[
         hook: Hook::IpvsReturn(&[&["ip_vs_conn_in_get_proto"]]),
         finds: "SYNs that met an old entry",
     },
+    Probe {
+        name: "weight",
+        program: "il_weight",
+        hook: Hook::IpvsReturn(&[&["__ip_vs_update_dest"]]),
+        finds: "when the weight of a real server was set",
+    },
+    Probe {
+        name: "removal",
+        program: "il_removal",
+        hook: Hook::IpvsReturn(&[&["__ip_vs_del_dest"]]),
+        finds: "when a real server was removed",
+    },
 ];
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Bytes in: raw records from the kernel, untouched. Decoding is not done here.
 
+pub mod netlink;
+pub mod netns;
 pub mod perf;
 pub mod ring;
+pub mod table;
 
 use std::os::fd::{AsRawFd, RawFd};
 

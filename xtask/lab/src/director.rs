@@ -13,8 +13,11 @@ use crate::topology::{RealServer, VIP};
 use crate::{command, sysctl, wait};
 
 /// Modules that are unloaded to forget IPVS's and conntrack's entries, users before used.
-const MODULES: [&str; 5] = [
+const MODULES: [&str; 8] = [
     "ip_vs_rr",
+    "ip_vs_sh",
+    "ip_vs_wlc",
+    "ip_vs_wrr",
     "ip_vs",
     "xt_conntrack",
     "nft_ct",

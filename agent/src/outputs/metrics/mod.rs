@@ -11,6 +11,7 @@ pub mod labels;
 pub mod names;
 mod page;
 pub mod sample;
+pub mod table;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -135,6 +135,116 @@ pub const NEW_CONNECTIONS: Metric = Metric {
     help: "Attempts the scheduler or an old entry gave to each real server.",
 };
 
+/// Services there are.
+pub const SERVICES: Metric = Metric {
+    name: "ipvs_lens_services",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Virtual services in the IPVS tables.",
+};
+
+/// Real servers there are.
+pub const REAL_SERVERS: Metric = Metric {
+    name: "ipvs_lens_real_servers",
+    kind: Kind::Gauge,
+    labels: &["state"],
+    help: "Real servers in the IPVS tables: with a weight (available) or without (draining).",
+};
+
+/// Services with nobody to choose.
+pub const SERVICES_WITHOUT_REAL_SERVER: Metric = Metric {
+    name: "ipvs_lens_services_without_real_server",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Virtual services without a real server of weight above 0.",
+};
+
+/// Weights.
+pub const REAL_SERVER_WEIGHT: Metric = Metric {
+    name: "ipvs_lens_real_server_weight",
+    kind: Kind::Gauge,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "remote_address",
+        "remote_port",
+    ],
+    help: "Weight of a real server that drains, starves or is full; of others when they are asked for.",
+};
+
+/// Connections.
+pub const REAL_SERVER_CONNECTIONS: Metric = Metric {
+    name: "ipvs_lens_real_server_connections",
+    kind: Kind::Gauge,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "remote_address",
+        "remote_port",
+        "state",
+    ],
+    help: "Entries of the same real servers: established (active) or any other (inactive).",
+};
+
+/// Since when real servers drain.
+pub const DRAINING_SINCE: Metric = Metric {
+    name: "ipvs_lens_draining_since_timestamp_seconds",
+    kind: Kind::Gauge,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "remote_address",
+        "remote_port",
+    ],
+    help: "When the weight of a draining real server became 0; if that was before the agent came, when it first looked.",
+};
+
+/// What holds draining real servers.
+pub const DRAINING_HOLDER: Metric = Metric {
+    name: "ipvs_lens_draining_holder",
+    kind: Kind::Gauge,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "remote_address",
+        "remote_port",
+        "holder",
+    ],
+    help: "1 for what keeps a draining real server from being empty; nobody: nothing does.",
+};
+
+/// Starved real servers.
+pub const STARVED: Metric = Metric {
+    name: "ipvs_lens_starved_real_servers",
+    kind: Kind::Gauge,
+    labels: &["proto", "local_address", "local_port", "local_mark"],
+    help: "Real servers with a weight that should have got 20 or more new connections in the last minute and got none.",
+};
+
+/// Skew.
+pub const SKEW: Metric = Metric {
+    name: "ipvs_lens_skew_ratio",
+    kind: Kind::Gauge,
+    labels: &["proto", "local_address", "local_port", "local_mark", "part"],
+    help: "Share of the new connections of the last minute that went to other real servers than the weights ask, by the scheduler or by old entries.",
+};
+
+/// Cost of a reading.
+pub const TABLE_READ: Metric = Metric {
+    name: "ipvs_lens_table_read_seconds",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Time the last reading of the IPVS tables took.",
+};
+
 /// Events lost.
 pub const EVENTS_LOST: Metric = Metric {
     name: "ipvs_lens_events_lost_total",
@@ -190,6 +300,16 @@ pub const ALL: &[Metric] = &[
     SYN_DROPS,
     CONNECT_DELAY,
     NEW_CONNECTIONS,
+    SERVICES,
+    REAL_SERVERS,
+    SERVICES_WITHOUT_REAL_SERVER,
+    REAL_SERVER_WEIGHT,
+    REAL_SERVER_CONNECTIONS,
+    DRAINING_SINCE,
+    DRAINING_HOLDER,
+    STARVED,
+    SKEW,
+    TABLE_READ,
     EVENTS_LOST,
     EVENTS_EMITTED,
     EVENTS_RECEIVED,

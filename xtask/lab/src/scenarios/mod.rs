@@ -18,6 +18,7 @@ mod reschedule;
 mod reuse_drop;
 mod stale_reuse;
 mod stop;
+mod table;
 mod trace;
 mod wrong_layout;
 
@@ -102,6 +103,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "doctor",
         "the doctor's verdict on the hazard and on its cure",
         doctor::run,
+    ),
+    row(
+        "table",
+        "every kind of service and real server is read as it was configured",
+        table::run,
     ),
     row("trace", "live findings as JSON Lines", trace::run),
     row(

@@ -1,0 +1,216 @@
+//! Snapshots of the IPVS table, read on a thread of its own so that nothing ever waits for them.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel,
+};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use agent_common::count::CountKey;
+
+use super::netlink::{self, ReadError};
+use super::netns::{self, VisitError};
+use crate::clock::MonoNs;
+use crate::event::NetnsId;
+use crate::outputs::metrics::CountSource;
+use crate::probes::module;
+use crate::table::Snapshot;
+use crate::table::pace::Pace;
+
+/// Network namespaces watched at once: Docker Swarm makes one per ingress and per network of
+/// services, a Kubernetes node has one.
+pub const NETNS_MAX: usize = 64;
+
+/// Readings that wait to be taken: one for each namespace, and the counters.
+const READINGS_MAX: usize = NETNS_MAX + 1;
+
+/// What one reading brought.
+#[derive(Debug)]
+pub enum Reading {
+    /// The table.
+    Table(Arc<Snapshot>),
+    /// The kernel's counters, read after the tables.
+    Counts {
+        /// When.
+        at: MonoNs,
+        /// Every counter.
+        counts: Vec<(CountKey, u64)>,
+    },
+    /// The namespace is gone, or nobody can be asked about it any more.
+    Gone(NetnsId),
+    /// It could not be read this time.
+    Failed {
+        /// Where.
+        netns: NetnsId,
+        /// Why, in one line.
+        reason: String,
+    },
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Order {
+    /// Read this namespace too, from now on.
+    Watch(NetnsId),
+    /// Read now: something has changed.
+    ReadNow,
+}
+
+/// The reading thread; it ends when this is dropped.
+pub struct TableSource {
+    /// Taken when it ends: the thread listens until nobody can give orders.
+    orders: Option<Sender<Order>>,
+    readings: Receiver<Reading>,
+    watched: BTreeSet<NetnsId>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TableSource {
+    /// Starts to read the caller's own namespace, and the counters, every `interval`.
+    ///
+    /// # Errors
+    /// The thread cannot be started, or /proc cannot be read.
+    pub fn start(interval: Duration, counters: Arc<dyn CountSource>) -> io::Result<Self> {
+        let own = netns::own()?;
+        let (orders, listen) = channel();
+        let (tell, readings) = sync_channel(READINGS_MAX);
+        let reader = Reader {
+            pace: Pace::new(interval),
+            watched: BTreeSet::from([own]),
+            counters,
+            tell,
+        };
+        let thread = thread::Builder::new()
+            .name("ipvs-table".to_owned())
+            .spawn(move || reader.run(&listen))?;
+        Ok(Self {
+            orders: Some(orders),
+            readings,
+            watched: BTreeSet::from([own]),
+            thread: Some(thread),
+        })
+    }
+
+    /// Reads this namespace too; one more than [`NETNS_MAX`] is not watched.
+    pub fn watch(&mut self, netns: NetnsId) {
+        // The kernel programs could not tell which.
+        if netns == NetnsId::default() || self.watched.contains(&netns) {
+            return;
+        }
+        if self.watched.len() < NETNS_MAX {
+            self.watched.insert(netns);
+            self.order(Order::Watch(netns));
+        }
+    }
+
+    /// Reads at once, unless that would cost more than reading may.
+    pub fn read_now(&self) {
+        self.order(Order::ReadNow);
+    }
+
+    /// The next reading that waits.
+    pub fn poll(&mut self) -> Option<Reading> {
+        match self.readings.try_recv() {
+            Ok(reading) => {
+                if let Reading::Gone(netns) = &reading {
+                    self.watched.remove(netns);
+                }
+                Some(reading)
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+
+    fn order(&self, order: Order) {
+        // A thread that has ended reads nothing any more; it has said why.
+        if let Some(orders) = &self.orders {
+            drop(orders.send(order));
+        }
+    }
+}
+
+impl Drop for TableSource {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+struct Reader {
+    pace: Pace,
+    counters: Arc<dyn CountSource>,
+    watched: BTreeSet<NetnsId>,
+    tell: SyncSender<Reading>,
+}
+
+impl Reader {
+    fn run(mut self, orders: &Receiver<Order>) {
+        let mut due = MonoNs::now();
+        loop {
+            match orders.recv_timeout(due.since(MonoNs::now())) {
+                Ok(order) => {
+                    if let Order::Watch(netns) = order {
+                        self.watched.insert(netns);
+                    }
+                    // Never later than it was due: changes may come without end.
+                    due = due.min(MonoNs::now() + self.pace.soon());
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    if !self.read_all() {
+                        return;
+                    }
+                    due = MonoNs::now() + self.pace.next();
+                }
+            }
+        }
+    }
+
+    /// Reads every namespace and the counters; `false` when this thread is of no more use.
+    fn read_all(&mut self) -> bool {
+        let began = MonoNs::now();
+        for netns in self.watched.clone() {
+            // Asking a kernel without ip_vs would load it.
+            if module::loading().is_none() {
+                return true;
+            }
+            let visited = netns::within(netns, || netlink::read(netns));
+            let lost = matches!(visited, Err(VisitError::NoReturn { .. }));
+            let reading = reading(netns, visited);
+            if matches!(reading, Reading::Gone(_)) {
+                self.watched.remove(&netns);
+            }
+            self.tell(reading);
+            if lost {
+                return false;
+            }
+        }
+        let at = MonoNs::now();
+        match self.counters.counts() {
+            Ok(counts) => self.tell(Reading::Counts { at, counts }),
+            Err(error) => log::debug!("the kernel's counters cannot be read: {error}"),
+        }
+        self.pace.took(MonoNs::now().since(began));
+        true
+    }
+
+    /// Full: nobody has looked for as long as every namespace took. The next one is newer.
+    fn tell(&self, reading: Reading) {
+        drop(self.tell.try_send(reading));
+    }
+}
+
+fn reading(netns: NetnsId, visited: Result<Result<Snapshot, ReadError>, VisitError>) -> Reading {
+    let failed = |reason| Reading::Failed { netns, reason };
+    match visited {
+        Ok(Ok(snapshot)) => Reading::Table(Arc::new(snapshot)),
+        Ok(Err(error)) => failed(error.to_string()),
+        Err(VisitError::NotFound(netns)) => Reading::Gone(netns),
+        Err(error) => failed(error.to_string()),
+    }
+}

@@ -1,0 +1,185 @@
+//! What each real server was given between two readings of the kernel's counters.
+//!
+//! PURE. The counters only rise; their differences say who got new connections, and how.
+
+use std::collections::{BTreeMap, HashMap};
+
+use agent_common::count::{CountKey, TALLY_ATTEMPT};
+use agent_common::verdict::StaleCause;
+
+use crate::decode;
+use crate::event::{RealServer, Service, Verdict};
+
+/// A real server under its service.
+pub type Place = (Service, RealServer);
+
+/// New connections of one real server, by the way they came there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Chosen by the scheduler.
+    pub scheduled: u64,
+    /// By an old entry, while the real server had a weight.
+    pub reused: u64,
+    /// By an old entry, while it was stale.
+    pub stale_by_port_reuse: u64,
+    /// By a persistence template, while it was stale.
+    pub stale_by_persistence: u64,
+    /// Bound there by an old entry, and dropped by IPVS.
+    pub dropped: u64,
+}
+
+impl Given {
+    /// Connections that got there, without those dropped on the way.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.scheduled + self.old_entries() + self.stale_by_persistence
+    }
+
+    /// Connections that followed an old entry of the same client port.
+    #[must_use]
+    pub const fn old_entries(&self) -> u64 {
+        self.reused + self.stale_by_port_reuse
+    }
+
+    /// Connections that came while it was stale.
+    #[must_use]
+    pub const fn stale(&self) -> u64 {
+        self.stale_by_port_reuse + self.stale_by_persistence
+    }
+
+    /// Both together.
+    pub const fn add(&mut self, other: &Self) {
+        self.scheduled += other.scheduled;
+        self.reused += other.reused;
+        self.stale_by_port_reuse += other.stale_by_port_reuse;
+        self.stale_by_persistence += other.stale_by_persistence;
+        self.dropped += other.dropped;
+    }
+
+    const fn count(&mut self, verdict: Verdict, count: u64) {
+        let place = match verdict {
+            Verdict::Scheduled | Verdict::Rescheduled => &mut self.scheduled,
+            Verdict::Reused => &mut self.reused,
+            Verdict::ReusedStale(StaleCause::PortReuse) => &mut self.stale_by_port_reuse,
+            Verdict::ReusedStale(StaleCause::Persistence) => &mut self.stale_by_persistence,
+            Verdict::Dropped(_) => &mut self.dropped,
+        };
+        *place += count;
+    }
+}
+
+/// The counters as they were read last; as many as the kernel has keys
+/// ([`agent_common::count::COUNTS_MAX`], and those of sessions before).
+#[derive(Debug, Default)]
+pub struct Counters {
+    before: HashMap<CountKey, u64>,
+}
+
+impl Counters {
+    /// What was given since the last call, to everybody who was given anything.
+    ///
+    /// Keys that cannot be read are left out: the exposition counts those.
+    pub fn since_last(&mut self, counts: &[(CountKey, u64)]) -> BTreeMap<Place, Given> {
+        let mut given: BTreeMap<Place, Given> = BTreeMap::new();
+        for (key, count) in counts {
+            if key.tally != TALLY_ATTEMPT {
+                continue;
+            }
+            let before = self.before.insert(*key, *count).unwrap_or(0);
+            let new = count.saturating_sub(before);
+            if let (1.., Some((place, verdict))) = (new, place(key)) {
+                given.entry(place).or_default().count(verdict, new);
+            }
+        }
+        given
+    }
+}
+
+fn place(key: &CountKey) -> Option<(Place, Verdict)> {
+    let service = decode::service(&key.service).ok()?;
+    let server = decode::real_server(&key.real_server).ok()??;
+    let verdict = decode::verdict(key.decision, key.cause).ok()?;
+    service.is_known().then_some(((service, server), verdict))
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::count::TALLY_SYN_DROP;
+    use agent_common::verdict::DropCause;
+
+    use super::*;
+    use crate::decode::wire;
+    use crate::testing::sample_service;
+
+    fn key(verdict: Verdict) -> CountKey {
+        CountKey {
+            service: wire::service(&sample_service()),
+            real_server: wire::real_server(Some(server())),
+            tally: TALLY_ATTEMPT,
+            decision: verdict.decision() as u8,
+            cause: wire::cause(verdict),
+            pad: 0,
+        }
+    }
+
+    fn server() -> RealServer {
+        RealServer("10.1.1.2:8080".parse().unwrap())
+    }
+
+    #[test]
+    fn only_what_is_new_is_given() {
+        let mut counters = Counters::default();
+        let reused = key(Verdict::Reused);
+        let scheduled = key(Verdict::Scheduled);
+        let first = counters.since_last(&[(scheduled, 10), (reused, 4)]);
+        let place = (sample_service(), server());
+        assert_eq!(first[&place].scheduled, 10);
+        assert_eq!(first[&place].reused, 4);
+        let second = counters.since_last(&[(scheduled, 10), (reused, 7)]);
+        let expected = Given {
+            reused: 3,
+            ..Given::default()
+        };
+        assert_eq!(second, BTreeMap::from([(place, expected)]));
+        assert!(counters.since_last(&[(scheduled, 10)]).is_empty());
+    }
+
+    #[test]
+    fn every_way_is_told_apart() {
+        let ways = [
+            Verdict::Rescheduled,
+            Verdict::ReusedStale(StaleCause::PortReuse),
+            Verdict::ReusedStale(StaleCause::Persistence),
+            Verdict::Dropped(DropCause::IpvsRemoved),
+        ];
+        let counts: Vec<_> = ways
+            .iter()
+            .zip(1..)
+            .map(|(way, n)| (key(*way), n))
+            .collect();
+        let given = Counters::default().since_last(&counts);
+        let only = given.values().next().copied().unwrap();
+        let expected = Given {
+            scheduled: 1,
+            reused: 0,
+            stale_by_port_reuse: 2,
+            stale_by_persistence: 3,
+            dropped: 4,
+        };
+        assert_eq!((given.len(), only), (1, expected));
+        assert_eq!((only.total(), only.old_entries(), only.stale()), (6, 2, 5));
+    }
+
+    #[test]
+    fn what_has_no_real_server_is_nobodys() {
+        let mut nobody = key(Verdict::Dropped(DropCause::IpvsNoDestination));
+        nobody.real_server = wire::real_server(None);
+        let mut packet = key(Verdict::Scheduled);
+        packet.tally = TALLY_SYN_DROP;
+        assert!(
+            Counters::default()
+                .since_last(&[(nobody, 5), (packet, 5)])
+                .is_empty()
+        );
+    }
+}
