@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::exec::{self, say};
 use crate::paths::Paths;
-use crate::{apt, fuzz, pins, stack, toolchain, types, userland};
+use crate::{apt, fuzz, grafana, pins, stack, toolchain, types, userland};
 
 /// Installs and fetches everything; what is there already is left alone.
 ///
@@ -21,6 +21,7 @@ pub fn setup(paths: &Paths) -> Result<()> {
     for kernel in pins::KERNELS {
         types::read(paths, kernel)?;
     }
+    grafana::published::ensure(paths)?;
     toolchain::ensure_cargo_deny(paths)?;
     fuzz::ensure_compiler()?;
     fetch_sources(paths)?;

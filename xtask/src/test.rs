@@ -9,7 +9,7 @@ use crate::dist::{self, AGENT, LAB};
 use crate::exec::{self, say};
 use crate::paths::Paths;
 use crate::tally::{self, Tally};
-use crate::{check, fuzz, passes, pins, prototypes, stack, toolchain};
+use crate::{check, fuzz, grafana, passes, pins, prototypes, stack, toolchain};
 
 /// How long each fuzz target runs as a test: enough to notice a broken target.
 const FUZZ_SECONDS: u32 = 10;
@@ -84,6 +84,10 @@ fn host_steps(paths: &Paths) -> Vec<Step<'_>> {
         (
             "alert rules, routes and exposition".to_owned(),
             Box::new(|| stack::checks::run(paths)),
+        ),
+        (
+            "dashboards against Grafana's schema".to_owned(),
+            Box::new(|| held(grafana::published::check(paths))),
         ),
         ("fuzz targets".to_owned(), Box::new(|| fuzz_targets(paths))),
         (

@@ -63,7 +63,7 @@ fn datasource_variable() -> Value {
         "multi": false,
         "includeAll": false,
         "options": [],
-        "current": {},
+        "current": { "selected": false, "text": "default", "value": "default" },
     })
 }
 
@@ -85,7 +85,6 @@ fn query_variable(variable: &Variable) -> Value {
         "label": variable.title,
         "type": "query",
         "datasource": datasource(),
-        "definition": query,
         "query": { "query": query, "refId": variable.label },
         // When the time range changes.
         "refresh": 2,
@@ -206,7 +205,11 @@ fn field_defaults(panel: &Panel) -> Value {
             defaults["mappings"] = mappings(states);
             defaults["custom"] = json!({ "fillOpacity": 80, "lineWidth": 0 });
         }
-        Kind::Stat | Kind::Heatmap | Kind::Table => {}
+        Kind::Table => {
+            defaults["custom"] =
+                json!({ "align": "auto", "cellOptions": { "type": "auto" }, "inspect": false });
+        }
+        Kind::Stat | Kind::Heatmap => {}
     }
     defaults
 }
@@ -240,7 +243,12 @@ fn mappings(states: &[State]) -> Value {
 }
 
 fn options(panel: &Panel) -> Value {
-    let legend = json!({ "displayMode": "list", "placement": "bottom", "showLegend": true });
+    let legend = json!({
+        "calcs": [],
+        "displayMode": "list",
+        "placement": "bottom",
+        "showLegend": true,
+    });
     match panel.kind {
         Kind::Stat => json!({
             "colorMode": "value",
@@ -248,6 +256,9 @@ fn options(panel: &Panel) -> Value {
             "justifyMode": "auto",
             "orientation": "auto",
             "textMode": "auto",
+            "wideLayout": true,
+            "showPercentChange": false,
+            "percentChangeColorMode": "standard",
             "reduceOptions": { "calcs": ["lastNotNull"], "fields": "", "values": false },
         }),
         Kind::Lines | Kind::Areas => json!({
@@ -283,8 +294,8 @@ fn options(panel: &Panel) -> Value {
         }),
         Kind::Table => json!({
             "cellHeight": "sm",
+            "frameIndex": 0,
             "showHeader": true,
-            "footer": { "show": false, "reducer": ["sum"], "countRows": false, "fields": "" },
         }),
     }
 }

@@ -4,6 +4,7 @@ mod boards;
 mod json;
 #[cfg(test)]
 mod lint;
+pub mod published;
 
 use std::path::PathBuf;
 
