@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::director::{Director, Word};
 use super::ports::{self, Ports};
+use super::preview;
 use super::programs;
 use super::servers::{Alertmanager, Prometheus, Setup};
 use super::timelapse;
@@ -40,9 +41,10 @@ pub fn run(paths: &Paths, kernel: &str, any_port: bool, keep: bool) -> Result<()
         ports::USUAL
     };
     ports.check()?;
-    let release = &pins::NEWEST_STACK;
-    let programs = programs::ensure(paths, release)?;
-    let webhook = Webhook::listen(ports.webhook)?;
+    // The newest has no pages in Debian's build.
+    let programs = programs::ensure(paths, &pins::OLDEST_STACK)?;
+    let pages = preview::routes(paths, ports.prometheus, timelapse::WINDOW)?;
+    let webhook = Webhook::listen(ports.webhook, pages)?;
     let director = Director::boot(paths, kernel, ports.agent, ports.control)?;
     let alertmanager =
         Alertmanager::start(paths, &programs, NAME, ports.alertmanager, ports.webhook)?;
@@ -54,8 +56,8 @@ pub fn run(paths: &Paths, kernel: &str, any_port: bool, keep: bool) -> Result<()
             port: ports.prometheus,
             agent: ports.agent,
             alertmanager: Some(&alertmanager),
-            native_histograms: true,
-            scrape_settings: json!({ "always_scrape_classic_histograms": true }),
+            native_histograms: false,
+            scrape_settings: json!({}),
         },
     )?;
     introduce(ports);
@@ -73,13 +75,15 @@ fn introduce(ports: Ports) {
          Time-lapse: every duration of the shipped rules and routes is divided by {}, and the agent\n\
          is scraped every {:.1} s instead of every 30 s. Thresholds are as shipped.\n\n  \
          agent         http://127.0.0.1:{}/metrics\n  \
-         Prometheus    http://127.0.0.1:{}/alerts\n  \
-         Alertmanager  http://127.0.0.1:{}/api/v2/alerts (Debian's build has no pages)\n",
+         Prometheus    http://127.0.0.1:{}/classic/alerts\n  \
+         Alertmanager  http://127.0.0.1:{}/api/v2/alerts (Debian's build has no pages)\n  \
+         dashboards    http://127.0.0.1:{}/ (drawn without Grafana)\n",
         timelapse::FACTOR,
         Duration::from_millis(timelapse::SCRAPE_MS).as_secs_f64(),
         ports.agent,
         ports.prometheus,
         ports.alertmanager,
+        ports.webhook,
     );
 }
 

@@ -6,6 +6,7 @@ pub mod checks;
 pub mod demo;
 mod director;
 mod ports;
+mod preview;
 pub mod programs;
 mod servers;
 pub mod test;

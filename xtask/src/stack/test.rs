@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use axum::Router;
 use serde_json::{Value, json};
 
 use super::director::{Director, Word};
 use super::ports;
 use super::programs;
 use super::servers::{Alertmanager, Prometheus, Setup};
+use super::timelapse;
 use super::wait;
 use super::webhook::{Notice, Webhook};
 use crate::exec::say;
@@ -24,9 +26,6 @@ const NOTICE_LIMIT: Duration = Duration::from_mins(3);
 
 /// For series to be scraped and rules to be evaluated on them.
 const DATA_LIMIT: Duration = Duration::from_secs(60);
-
-/// What Grafana puts in for `$__rate_interval` at this interval of scrapes: four of them.
-const WINDOW: &str = "10s";
 
 /// What the pager must hear, and nothing else: the alert, and labels that name service and real
 /// server.
@@ -81,7 +80,7 @@ pub fn verb(paths: &Paths) -> Result<()> {
 /// When a part does not start.
 pub fn run(paths: &Paths) -> Result<Tally> {
     let [agent, control, hook, native_port] = ports::free()?;
-    let webhook = Webhook::listen(hook)?;
+    let webhook = Webhook::listen(hook, Router::new())?;
     let director = Director::boot(paths, pins::DEMO_KERNEL, agent, control)?;
     let watchers = [
         watcher(paths, &pins::OLDEST_STACK, agent, hook, false)?,
@@ -310,7 +309,7 @@ fn panel_queries() -> Vec<(String, String)> {
             for query in panel.queries {
                 if query.may_be_empty.is_none() {
                     let what = format!("{}: {}", board.uid, panel.title);
-                    queries.push((what, query.for_all(WINDOW)));
+                    queries.push((what, query.for_all(timelapse::WINDOW)));
                 }
             }
         }

@@ -10,6 +10,9 @@ pub const FACTOR: u64 = 12;
 /// Interval of scrapes that the rules are made for, in milliseconds.
 const SHIPPED_SCRAPE_MS: u64 = 30_000;
 
+/// What Grafana puts in for `$__rate_interval` at this interval of scrapes: four of them.
+pub const WINDOW: &str = "10s";
+
 /// Keys whose value is a duration.
 const KEYS: [&str; 4] = ["for:", "group_wait:", "group_interval:", "repeat_interval:"];
 

@@ -53,18 +53,19 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Listens on a port of the loopback address.
+    /// Listens on a port of the loopback address; `pages` are served beside.
     ///
     /// # Errors
     /// When the port is taken.
-    pub fn listen(port: u16) -> Result<Self> {
+    pub fn listen(port: u16, pages: Router) -> Result<Self> {
         let webhook = Self::default();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .with_context(|| format!("cannot listen on 127.0.0.1:{port}"))?;
         listener.set_nonblocking(true)?;
-        let app = Router::new()
+        let receiver = Router::new()
             .fallback(routing::post(take))
             .with_state(webhook.clone());
+        let app = pages.fallback_service(receiver);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()?;
