@@ -28,6 +28,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Print findings as they happen, one line each.
     Trace(TraceArgs),
+    /// Say whether `run` with these options would accept them, and the files they name.
+    CheckConfig(RunArgs),
 }
 
 /// Options of every verb.
@@ -76,6 +78,9 @@ pub struct RunArgs {
     /// Real servers with series of their own: all, abnormal or none [env: IPVS_LENS_REAL_SERVERS] [default: abnormal]
     #[arg(long, value_name = "WHICH")]
     pub real_servers: Option<String>,
+    /// TLS, users and limits of the HTTP server, in the YAML format of Prometheus's exporters [env: IPVS_LENS_WEB_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub web_config: Option<String>,
     /// How it observes.
     #[command(flatten)]
     pub observe: ObserveArgs,
@@ -123,13 +128,14 @@ impl Command {
     #[must_use]
     pub fn typed(&self) -> Typed {
         let (common, options) = match self {
-            Self::Run(args) => (
+            Self::Run(args) | Self::CheckConfig(args) => (
                 &args.common,
                 observed(
                     &args.observe,
                     vec![
                         ("listen", &args.listen),
                         ("real_servers", &args.real_servers),
+                        ("web_config", &args.web_config),
                     ],
                 ),
             ),

@@ -52,6 +52,14 @@ impl Failure {
         }
     }
 
+    /// The configuration is wrong.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self {
+            exit: Exit::Usage,
+            message: message.to_string(),
+        }
+    }
+
     /// This node cannot be observed.
     pub fn cannot_observe(message: impl fmt::Display) -> Self {
         Self {

@@ -31,6 +31,10 @@ fn execute(command: &Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(_) => run::run(&settings)?,
         Command::Trace(_) => run::trace(&settings)?,
+        Command::CheckConfig(_) => {
+            run::check_config(&settings)?;
+            println!("the configuration is good");
+        }
         Command::Doctor(_) => return Ok(doctor::run(settings.format, &mut std::io::stdout())?),
     }
     Ok(Exit::Done)

@@ -16,10 +16,8 @@ use agent_common::record::RING_BYTES;
 use agent_common::stat::Stat;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::clock::{MonoNs, WallAnchor};
@@ -30,7 +28,8 @@ use crate::doctor::rules::prerequisites;
 use crate::error::Failure;
 use crate::kernel::preemption::{Preemption, Told};
 use crate::observer::{Observer, Session, Sink};
-use crate::outputs::http;
+use crate::outputs::http::web::Web;
+use crate::outputs::http::{self, SEATS_MAX, Server};
 use crate::outputs::log::Limiter;
 use crate::outputs::metrics::table::{RealServers, Shown, TablePart};
 use crate::outputs::metrics::{BuildInfo, CountSource, Metrics, SERIES_MAX};
@@ -62,17 +61,25 @@ const STATUS_PERIOD: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`Failure`] with the exit status; nothing of ours is left in the kernel then.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
+    let web = web(settings)?;
     let facts = observable()?;
-    runtime()?.block_on(async {
-        let listener = http::bind(settings.listen).await.map_err(Failure::failed)?;
-        let agent = Agent::new(settings, &facts);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, agent.shown(), stopped));
-        let outcome = agent.observe(Log::new(&agent)).await;
-        drop(stop);
-        drop(server.await);
-        outcome
-    })
+    let agent = Agent::new(settings, &facts);
+    let server = Server::start(settings.listen, agent.shown(), web).map_err(Failure::failed)?;
+    let outcome = runtime()?.block_on(agent.observe(Log::new(&agent)));
+    drop(server);
+    outcome
+}
+
+/// `ipvs-lens check-config`: whether [`run`] would take these settings.
+///
+/// # Errors
+/// [`Failure`] that names what is wrong.
+pub fn check_config(settings: &Settings) -> Result<(), Failure> {
+    web(settings).map(drop)
+}
+
+fn web(settings: &Settings) -> Result<Web, Failure> {
+    Web::load(settings.web_config.as_deref()).map_err(Failure::usage)
 }
 
 /// `ipvs-lens trace`: prints findings until asked to stop.
@@ -100,14 +107,6 @@ fn runtime() -> Result<Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))
-}
-
-async fn serve(listener: TcpListener, shown: http::Shown, stopped: oneshot::Receiver<()>) {
-    http::serve(listener, shown, async {
-        // The sender is dropped, never used: its end is the signal.
-        drop(stopped.await);
-    })
-    .await;
 }
 
 /// What both verbs share.
@@ -557,6 +556,7 @@ fn limits() -> impl Iterator<Item = (String, u64)> {
         ("series_per_family", sizes(SERIES_MAX)),
         ("table_namespaces", sizes(NETNS_MAX)),
         ("table_draining", sizes(DRAINING_MAX)),
+        ("http_connections", sizes(SEATS_MAX)),
     ]
     .into_iter()
     .map(|(name, limit)| (name.to_owned(), limit))

@@ -21,6 +21,7 @@ use crate::probes::table::Way;
 /// Every key of the configuration file; a flag has `-` for `_`, a variable is in capitals.
 pub const KEYS: &[&str] = &[
     "listen",
+    "web_config",
     "log_level",
     "drain_period_ms",
     "emit",
@@ -82,6 +83,8 @@ pub enum Format {
 pub struct Settings {
     /// Address of the HTTP server.
     pub listen: SocketAddr,
+    /// File with TLS and users of the HTTP server.
+    pub web_config: Option<PathBuf>,
     /// Least severe level logged.
     pub log_level: LevelFilter,
     /// Time between two readings of the event ring.
@@ -199,6 +202,7 @@ impl Settings {
         let values = Values::gather(typed, outside)?;
         Ok(Self {
             listen: values.parsed("listen", "ADDR:PORT", "127.0.0.1:9742")?,
+            web_config: values.text("web_config").map(PathBuf::from),
             log_level: values.parsed(
                 "log_level",
                 "off, error, warn, info, debug or trace",
@@ -443,6 +447,7 @@ mod tests {
         let settings = Settings::load(&Typed::default(), &Fake::default()).unwrap();
         let expected = Settings {
             listen: "127.0.0.1:9742".parse().unwrap(),
+            web_config: None,
             log_level: LevelFilter::Info,
             drain_period: Duration::from_millis(100),
             emit: Emit::Findings,

@@ -87,6 +87,19 @@ pub struct TableStatus {
     pub error: Option<String>,
 }
 
+/// The web configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WebStatus {
+    /// Its path.
+    pub file: String,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// Whether users must name themselves.
+    pub basic_auth: bool,
+    /// Why the file as it is now is not in force; what was loaded before is.
+    pub error: Option<String>,
+}
+
 /// Everything `/status` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -114,6 +127,8 @@ pub struct Status {
     pub tables: BTreeMap<String, TableStatus>,
     /// The bounds of every table, by name.
     pub limits: BTreeMap<String, u64>,
+    /// The web configuration, where there is a file.
+    pub web: Option<WebStatus>,
 }
 
 /// The status as several tasks see it: cheap to clone, one value behind it.
@@ -190,7 +205,8 @@ mod tests {
                 }
               },
               "tables": {},
-              "limits": {}
+              "limits": {},
+              "web": null
             }"#]]
         .assert_eq(&serde_json::to_string_pretty(&shared.get()).unwrap());
     }

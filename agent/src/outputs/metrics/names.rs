@@ -277,6 +277,30 @@ pub const PROBE_ATTACHED: Metric = Metric {
     help: "1 while the probe is attached.",
 };
 
+/// Clients refused.
+pub const HTTP_REQUESTS_REFUSED: Metric = Metric {
+    name: "ipvs_lens_http_requests_refused_total",
+    kind: Kind::Counter,
+    labels: &["reason"],
+    help: "Connections and requests the HTTP server refused, by reason.",
+};
+
+/// Whether the web configuration makes sense.
+pub const WEB_CONFIG_SUCCESSFUL: Metric = Metric {
+    name: "ipvs_lens_web_config_last_reload_successful",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "1 while the web configuration file and the files it names are in force as they are now; absent without one.",
+};
+
+/// When it last did.
+pub const WEB_CONFIG_LOADED: Metric = Metric {
+    name: "ipvs_lens_web_config_last_reload_success_timestamp_seconds",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "When the web configuration in force was loaded; absent without one.",
+};
+
 /// Label sets refused.
 pub const SERIES_DROPPED: Metric = Metric {
     name: "ipvs_lens_series_dropped_total",
@@ -314,6 +338,9 @@ pub const ALL: &[Metric] = &[
     EVENTS_EMITTED,
     EVENTS_RECEIVED,
     PROBE_ATTACHED,
+    HTTP_REQUESTS_REFUSED,
+    WEB_CONFIG_SUCCESSFUL,
+    WEB_CONFIG_LOADED,
     SERIES_DROPPED,
     BUILD_INFO,
 ];

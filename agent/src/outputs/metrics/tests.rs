@@ -19,6 +19,7 @@ use crate::decode::wire;
 use crate::event::{
     AttemptDecided, Event, FirstDrop, Proto, RealServer, ServiceName, SynDropped, Verdict,
 };
+use crate::outputs::http::Refused;
 use crate::testing::{sample_attempt, sample_service, sample_syn_drop};
 
 #[derive(Clone, Default)]
@@ -560,6 +561,11 @@ fn document() -> String {
     for (reason, _) in Metrics::new(BUILD).losses().unwrap() {
         let meaning = names::lost(reason).unwrap();
         writeln!(text, "| `{reason}` | {meaning} |").unwrap();
+    }
+    text += "\n## Reasons of `ipvs_lens_http_requests_refused_total`\n\n\
+        | reason | what was refused |\n|---|---|\n";
+    for why in Refused::ALL {
+        writeln!(text, "| `{}` | {} |", why.word(), why.meaning()).unwrap();
     }
     text += "\n## Buckets of `ipvs_lens_connect_delay_seconds`\n\n";
     let bounds: Vec<_> = DELAY_BUCKETS_SECONDS.iter().map(f64::to_string).collect();
