@@ -5,21 +5,12 @@ use super::{Board, Kind, Panel, Query, Row, Scope, State};
 /// Every dashboard, from the whole to the part.
 pub const BOARDS: &[Board] = &[OVERVIEW, SERVICE, REAL_SERVER, NODE];
 
-/// A query that has a result wherever an agent is scraped and IPVS has clients.
+/// A query that has a result while the incident of the end-to-end test is on.
 const fn always(expr: &'static str, legend: &'static str) -> Query {
     Query {
         expr,
         legend,
         may_be_empty: None,
-    }
-}
-
-/// A query without a result while all is well.
-const fn sometimes(expr: &'static str, legend: &'static str, why: &'static str) -> Query {
-    Query {
-        expr,
-        legend,
-        may_be_empty: Some(why),
     }
 }
 
@@ -43,6 +34,19 @@ const ATTACHED: &[State] = &[
         value: 1,
         text: "attached",
         color: "green",
+    },
+];
+/// Yes, or no; yes is bad.
+const HELD: &[State] = &[
+    State {
+        value: 0,
+        text: "no",
+        color: "transparent",
+    },
+    State {
+        value: 1,
+        text: "yes",
+        color: "orange",
     },
 ];
 
@@ -107,10 +111,9 @@ const OVERVIEW: Board = Board {
                     kind: Kind::Table,
                     unit: "short",
                     width: FULL,
-                    queries: &[sometimes(
+                    queries: &[always(
                         "sum by (alertname, severity, instance, netns, proto, local_address, local_port, remote_address, remote_port) (ALERTS{alertname=~\"IPVS.+\",alertstate=\"firing\",<agent>})",
                         "",
-                        "no alert fires",
                     )],
                 },
                 Panel {
@@ -167,6 +170,24 @@ const OVERVIEW: Board = Board {
                         "sum by (instance) (rate(ipvs_lens_connections_total{<node>,decision=~\"reused|reused_stale\"}[$__rate_interval])) / sum by (instance) (rate(ipvs_lens_connections_total{<node>}[$__rate_interval]))",
                         "{{instance}}",
                     )],
+                },
+                Panel {
+                    title: "Services and real servers",
+                    description: "What the IPVS tables hold. Services without a real server refuse their clients.",
+                    kind: Kind::Lines,
+                    unit: "short",
+                    width: HALF,
+                    queries: &[
+                        always("sum(ipvs_lens_services{<node>})", "services"),
+                        always(
+                            "sum by (state) (ipvs_lens_real_servers{<node>})",
+                            "real servers, {{state}}",
+                        ),
+                        always(
+                            "sum(ipvs_lens_services_without_real_server{<node>})",
+                            "services without real server",
+                        ),
+                    ],
                 },
             ],
         },
@@ -269,6 +290,28 @@ const SERVICE: Board = Board {
                         "{{proto}} {{local_address}}:{{local_port}}",
                     )],
                 },
+                Panel {
+                    title: "Skew",
+                    description: "Share of the new connections of the last minute that went elsewhere than the weights ask, by the scheduler or by old entries.",
+                    kind: Kind::Lines,
+                    unit: "percentunit",
+                    width: HALF,
+                    queries: &[always(
+                        "max by (proto, local_address, local_port, part) (ipvs_lens_skew_ratio{<service>})",
+                        "{{proto}} {{local_address}}:{{local_port}} {{part}}",
+                    )],
+                },
+                Panel {
+                    title: "Starved real servers",
+                    description: "Real servers with weight that got none of the 20 or more new connections they should have had in the last minute.",
+                    kind: Kind::Lines,
+                    unit: "short",
+                    width: HALF,
+                    queries: &[always(
+                        "max by (proto, local_address, local_port) (ipvs_lens_starved_real_servers{<service>})",
+                        "{{proto}} {{local_address}}:{{local_port}}",
+                    )],
+                },
             ],
         },
     ],
@@ -282,6 +325,50 @@ const REAL_SERVER: Board = Board {
     rows: &[Row {
         title: "Draining",
         panels: &[
+            Panel {
+                title: "Draining for",
+                description: "Since its weight became 0; no value for real servers with weight.",
+                kind: Kind::Table,
+                unit: "dtdurations",
+                width: HALF,
+                queries: &[always(
+                    "time() - max by (instance, proto, local_address, local_port, remote_address, remote_port) (ipvs_lens_draining_since_timestamp_seconds{<real_server>})",
+                    "",
+                )],
+            },
+            Panel {
+                title: "What holds it",
+                description: "Old entries that attract new connections (port_reuse), connections that were open before (long_lived), UDP flows (udp), or nobody.",
+                kind: Kind::States(HELD),
+                unit: "short",
+                width: HALF,
+                queries: &[always(
+                    "max by (remote_address, remote_port, holder) (ipvs_lens_draining_holder{<real_server>})",
+                    "{{remote_address}}:{{remote_port}} {{holder}}",
+                )],
+            },
+            Panel {
+                title: "Weight",
+                description: "As the IPVS table has it; 0 is draining. Only real servers that are not as they should be, unless the agent is asked for all.",
+                kind: Kind::Lines,
+                unit: "short",
+                width: HALF,
+                queries: &[always(
+                    "max by (local_address, local_port, remote_address, remote_port) (ipvs_lens_real_server_weight{<real_server>})",
+                    "{{remote_address}}:{{remote_port}} of {{local_address}}:{{local_port}}",
+                )],
+            },
+            Panel {
+                title: "Connections it still has",
+                description: "By the IPVS table's count. They should become fewer while it drains.",
+                kind: Kind::Lines,
+                unit: "short",
+                width: HALF,
+                queries: &[always(
+                    "sum by (remote_address, remote_port, state) (ipvs_lens_real_server_connections{<real_server>})",
+                    "{{remote_address}}:{{remote_port}} {{state}}",
+                )],
+            },
             Panel {
                 title: "Stale connections",
                 description: "New connections while it should get none: these keep it from draining.",
@@ -398,6 +485,17 @@ const NODE: Board = Board {
                     queries: &[always(
                         "sum by (family) (increase(ipvs_lens_series_dropped_total{<agent>}[$__rate_interval]))",
                         "{{family}}",
+                    )],
+                },
+                Panel {
+                    title: "Reading the IPVS tables",
+                    description: "How long the last reading took. The agent reads less often where it takes long.",
+                    kind: Kind::Lines,
+                    unit: "s",
+                    width: THIRD,
+                    queries: &[always(
+                        "max by (instance) (ipvs_lens_table_read_seconds{<agent>})",
+                        "{{instance}}",
                     )],
                 },
             ],

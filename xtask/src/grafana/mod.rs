@@ -97,7 +97,7 @@ pub struct Query {
     pub expr: &'static str,
     /// Legend, with `{{label}}`.
     pub legend: &'static str,
-    /// Why it may have no result while everything works; `None` where that is a fault.
+    /// Why it may have no result in the end-to-end test; `None` where that is a fault.
     pub may_be_empty: Option<&'static str>,
 }
 
