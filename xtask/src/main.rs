@@ -8,6 +8,7 @@ mod bzimage;
 mod cache;
 mod check;
 mod cpio;
+mod deploy;
 mod dist;
 mod exec;
 mod fuzz;

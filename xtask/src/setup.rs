@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::exec::{self, say};
 use crate::paths::Paths;
-use crate::{apt, fuzz, grafana, pins, stack, toolchain, types, userland};
+use crate::{apt, deploy, fuzz, grafana, pins, stack, toolchain, types, userland};
 
 /// Installs and fetches everything; what is there already is left alone.
 ///
@@ -22,6 +22,7 @@ pub fn setup(paths: &Paths) -> Result<()> {
         types::read(paths, kernel)?;
     }
     grafana::published::ensure(paths)?;
+    deploy::ensure_checker(paths)?;
     toolchain::ensure_cargo_deny(paths)?;
     fuzz::ensure_compiler()?;
     fetch_sources(paths)?;

@@ -9,7 +9,7 @@ use crate::dist::{self, AGENT, LAB};
 use crate::exec::{self, say};
 use crate::paths::Paths;
 use crate::tally::{self, Tally};
-use crate::{check, fuzz, grafana, passes, pins, prototypes, stack, toolchain};
+use crate::{check, deploy, fuzz, grafana, passes, pins, prototypes, stack, toolchain};
 
 /// How long each fuzz target runs as a test: enough to notice a broken target.
 const FUZZ_SECONDS: u32 = 10;
@@ -20,6 +20,9 @@ pub struct TestArgs {
     /// Leave out what needs a guest
     #[arg(long)]
     fast: bool,
+    /// Run only the steps on the host whose names contain this
+    #[arg(long, value_name = "WORDS")]
+    only: Option<String>,
 }
 
 /// One independent part: its name and what it counted.
@@ -36,13 +39,21 @@ pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
         total += tally;
     };
     let mut steps = host_steps(paths);
-    if !args.fast {
+    let guests = !args.fast && args.only.is_none();
+    if let Some(words) = &args.only {
+        steps.retain(|(name, _)| name.contains(words.as_str()));
+        if steps.is_empty() {
+            eprintln!("xtask: no step on the host has {words:?} in its name");
+            return ExitCode::FAILURE;
+        }
+    }
+    if guests {
         steps.push((
             "Prometheus and Alertmanager watch the incident".to_owned(),
             Box::new(|| stack::test::run(paths)),
         ));
     }
-    let count = steps.len() + usize::from(!args.fast);
+    let count = steps.len() + usize::from(guests);
     for (number, (name, step)) in (1..).zip(steps) {
         say(format!("step {number} of {count}: {name}"));
         let tally = step().unwrap_or_else(|error| {
@@ -51,7 +62,7 @@ pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
         });
         add(&name, tally);
     }
-    if !args.fast {
+    if guests {
         say(format!("step {count} of {count}: scenarios in guests"));
         for (name, tally) in passes::run(paths, pins::TEST_PASSES) {
             add(&format!("scenarios on kernel {name}"), tally);
@@ -88,6 +99,10 @@ fn host_steps(paths: &Paths) -> Vec<Step<'_>> {
         (
             "dashboards against Grafana's schema".to_owned(),
             Box::new(|| held(grafana::published::check(paths))),
+        ),
+        (
+            "unit and manifests".to_owned(),
+            Box::new(|| deploy::check(paths)),
         ),
         ("fuzz targets".to_owned(), Box::new(|| fuzz_targets(paths))),
         (
