@@ -24,7 +24,7 @@ struct Config(PathBuf);
 
 impl Config {
     fn new(name: &str, text: &str) -> Self {
-        let name = format!("ipvs-lens-cli-{name}-{}.toml", std::process::id());
+        let name = format!("ipvs-lens-cli-{name}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, text).unwrap();
         Self(path)
@@ -89,6 +89,33 @@ fn a_bad_value_names_its_flag() {
             "ipvs-lens: --listen is \"nowhere\", wanted ADDR:PORT\n".to_owned()
         )
     );
+}
+
+#[test]
+fn a_web_configuration_is_checked_before_anything_else() {
+    let web = Config::new("web", "tls_server_config: {cert_file: a.crt}\n");
+    let wanted = format!(
+        "ipvs-lens: web configuration {}: tls_server_config.key_file is missing, wanted a file \
+         with the certificate's key, or the key in key\n",
+        web.path()
+    );
+    for verb in ["run", "check-config"] {
+        let found = status_and_stderr(&[verb, "--web-config", web.path()]);
+        assert_eq!(found, (2, wanted.clone()), "{verb}");
+    }
+}
+
+#[test]
+fn a_good_configuration_is_called_good() {
+    let web = Config::new("good-web", "rate_limit: {interval: 1s, burst: 5}\n");
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nweb_config = \"{}\"\n",
+        web.path()
+    );
+    let config = Config::new("good", &text);
+    let output = ipvs_lens(&["check-config", "--config", config.path()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stdout, b"the configuration is good\n");
 }
 
 #[test]

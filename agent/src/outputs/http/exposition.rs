@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::queue::Queue;
+use super::refused::{Refusals, Refused};
 use super::seats::{Seat, Seats};
 use crate::clock::MonoNs;
 use crate::outputs::metrics::form::Form;
@@ -51,6 +52,7 @@ pub enum Failed {
 pub struct Expositions {
     metrics: Arc<Metrics>,
     seats: Arc<Seats>,
+    refusals: Arc<Refusals>,
     readers: Arc<Semaphore>,
     waiting: Queue,
     one: Mutex<()>,
@@ -59,10 +61,11 @@ pub struct Expositions {
 impl Expositions {
     /// Nobody reads yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, seats: Arc<Seats>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, seats: Arc<Seats>, refusals: Arc<Refusals>) -> Self {
         Self {
             metrics,
             seats,
+            refusals,
             readers: Arc::new(Semaphore::new(READERS_MAX)),
             waiting: Queue::new(WAITING_MAX),
             one: Mutex::default(),
@@ -102,7 +105,9 @@ impl Expositions {
         }
         let waiting = self.waiting.enter()?;
         for _ in 0..LOOKS {
-            self.seats.displace_reader(MonoNs::now());
+            if self.seats.displace_reader(MonoNs::now()) {
+                self.refusals.count(Refused::Displaced);
+            }
             let place = Arc::clone(&self.readers).acquire_owned();
             if let Ok(place) = timeout(PATIENCE, place).await {
                 drop(waiting);

@@ -212,7 +212,11 @@ impl Serving {
         let refusals = Arc::new(Refusals::default());
         shown.metrics.add(Arc::clone(&refusals) as _);
         shown.metrics.add(Arc::clone(&web) as _);
-        let expositions = Expositions::new(Arc::clone(&shown.metrics), Arc::clone(&seats));
+        let expositions = Expositions::new(
+            Arc::clone(&shown.metrics),
+            Arc::clone(&seats),
+            Arc::clone(&refusals),
+        );
         let router = routes::router(Served {
             shown,
             expositions: Arc::new(expositions),

@@ -92,7 +92,7 @@ impl Seats {
     }
 
     /// Sends away whoever has been reading an exposition longest, if longer than
-    /// [`READING_GRACE`]; says whether there was one.
+    /// [`READING_GRACE`]; says whether there was one, for the caller to count.
     pub fn displace_reader(&self, now: MonoNs) -> bool {
         let slow = |seat: &Seat| {
             let waited = seat.waited(now).unwrap_or_default();
