@@ -19,10 +19,28 @@ pub struct FieldSpec {
     pub sizes_bytes: &'static [u16],
     /// Whether the programs can work on a kernel that does not have it.
     pub required: bool,
+    /// What this very field is for, where its structure does not say it.
+    pub own_costs: Option<&'static str>,
+}
+
+impl FieldSpec {
+    /// What the agent cannot tell without this field, for people.
+    pub fn costs(&self) -> &'static str {
+        if let Some(own) = self.own_costs {
+            return own;
+        }
+        match self.structure {
+            "ip_vs_conn" => "what became of a connection attempt that met an old entry",
+            "ip_vs_dest" => "which real server a connection attempt went to",
+            "ip_vs_service" => "which service a connection attempt was for",
+            "netns_ipvs" => "in which network namespace a connection was attempted",
+            _ => "that a connection was attempted",
+        }
+    }
 }
 
 macro_rules! kernel_layout {
-    ($($(#[$meta:meta])* $name:ident: $structure:literal . $path:literal, $sizes:expr, $required:ident;)*) => {
+    ($($(#[$meta:meta])* $name:ident: $structure:literal . $path:literal, $sizes:expr, $required:ident $(, $costs:literal)?;)*) => {
         /// Byte offsets into kernel structures, [`ABSENT`] where an optional field is missing.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +56,7 @@ macro_rules! kernel_layout {
                 path: $path,
                 sizes_bytes: &$sizes,
                 required: kernel_layout!(@ $required),
+                own_costs: kernel_layout!(@ costs $($costs)?),
             },)*
         ];
 
@@ -59,6 +78,8 @@ macro_rules! kernel_layout {
     };
     (@ required) => { true };
     (@ optional) => { false };
+    (@ costs) => { None };
+    (@ costs $costs:literal) => { Some($costs) };
 }
 
 kernel_layout! {
@@ -109,11 +130,11 @@ kernel_layout! {
     /// IP protocol number of an entry.
     conn_protocol: "ip_vs_conn" . "protocol", [2], required;
     /// Firewall mark of an entry.
-    conn_fwmark: "ip_vs_conn" . "fwmark", [4], required;
+    conn_fwmark: "ip_vs_conn" . "fwmark", [4], required, "services by firewall mark";
     /// State of an entry, `IP_VS_TCP_S_*`.
-    conn_state: "ip_vs_conn" . "state", [2], required;
+    conn_state: "ip_vs_conn" . "state", [2], required, "the state of the old entry a connection attempt met";
     /// `struct ip_vs_conn *`: the persistence template (or FTP control) this entry belongs to.
-    conn_control: "ip_vs_conn" . "control", [8], required;
+    conn_control: "ip_vs_conn" . "control", [8], required, "persistence as the cause of a stale connection";
     /// `struct ip_vs_dest *`: the real server, kept alive after its removal.
     conn_dest: "ip_vs_conn" . "dest", [8], required;
 
@@ -124,11 +145,11 @@ kernel_layout! {
     /// Address of a real server.
     dest_addr: "ip_vs_dest" . "addr", [16], required;
     /// `atomic_t` weight.
-    dest_weight: "ip_vs_dest" . "weight", [4], required;
+    dest_weight: "ip_vs_dest" . "weight", [4], required, "stale connections to draining real servers";
     /// Flags; bit 0 is AVAILABLE where `cflags` does not exist.
-    dest_flags: "ip_vs_dest" . "flags", [4], required;
+    dest_flags: "ip_vs_dest" . "flags", [4], required, "stale connections to removed real servers";
     /// Flags of the configuration; bit 0 is AVAILABLE where this field exists (2026 stable updates).
-    dest_cflags: "ip_vs_dest" . "cflags", [8], optional;
+    dest_cflags: "ip_vs_dest" . "cflags", [8], optional, "nothing: this kernel keeps in `flags` what newer ones keep here";
     /// IP protocol of the real server's service.
     dest_protocol: "ip_vs_dest" . "protocol", [2], required;
     /// Port of the real server's service, `__be16`.
@@ -138,7 +159,7 @@ kernel_layout! {
     /// `struct ip_vs_service *` of a real server; still there when it is removed.
     dest_svc: "ip_vs_dest" . "svc", [8], required;
     /// Firewall mark of the real server's service.
-    dest_vfwmark: "ip_vs_dest" . "vfwmark", [4], required;
+    dest_vfwmark: "ip_vs_dest" . "vfwmark", [4], required, "services by firewall mark";
 
     /// Address family of a service.
     svc_af: "ip_vs_service" . "af", [2], required;
@@ -149,7 +170,7 @@ kernel_layout! {
     /// Port of a service, `__be16`.
     svc_port: "ip_vs_service" . "port", [2], required;
     /// Firewall mark of a service.
-    svc_fwmark: "ip_vs_service" . "fwmark", [4], required;
+    svc_fwmark: "ip_vs_service" . "fwmark", [4], required, "services by firewall mark";
     /// `struct netns_ipvs *` of a service.
     svc_ipvs: "ip_vs_service" . "ipvs", [8], required;
     /// `struct net *` of an IPVS instance.

@@ -258,6 +258,7 @@ impl<'a> Agent<'a> {
             status.types = programs.types_origin();
             status.attachment = programs.attachment();
             status.layout = layout_by_name(programs.layout()).collect();
+            status.absent = absent_fields(programs.layout()).collect();
         });
         let (attachment, origin) = (programs.attachment(), programs.types_origin());
         log::info!(
@@ -542,6 +543,18 @@ fn layout_by_name(layout: &KernelLayout) -> impl Iterator<Item = (String, u16)> 
         .zip(layout.offsets())
         .filter(|(_, offset)| *offset != ABSENT)
         .map(|(field, offset)| (format!("{}.{}", field.structure, field.path), offset))
+}
+
+/// Fields this kernel does not have, each with what is not told for it.
+fn absent_fields(layout: &KernelLayout) -> impl Iterator<Item = (String, String)> {
+    FIELDS
+        .iter()
+        .zip(layout.offsets())
+        .filter(|(_, offset)| *offset == ABSENT)
+        .map(|(field, _)| {
+            let name = format!("{}.{}", field.structure, field.path);
+            (name, field.costs().to_owned())
+        })
 }
 
 fn limits() -> impl Iterator<Item = (String, u64)> {

@@ -119,6 +119,8 @@ pub struct Status {
     pub gaps: u64,
     /// Where the kernel keeps what is read: offset by field, absent fields left out.
     pub layout: BTreeMap<String, u16>,
+    /// Fields this kernel does not have, and what is not told for it.
+    pub absent: BTreeMap<String, String>,
     /// Every probe.
     pub probes: Vec<ProbeStatus>,
     /// Events so far.
@@ -187,6 +189,7 @@ mod tests {
               "attachment": "",
               "gaps": 0,
               "layout": {},
+              "absent": {},
               "probes": [
                 {
                   "name": "lookup",

@@ -59,17 +59,30 @@ pub enum LayoutError {
     },
 }
 
+/// A field that cannot be relied on, and what the agent could not tell without it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{fault}; without it the agent cannot tell {costs}")]
+pub struct Unresolved {
+    /// What is wrong with the field.
+    pub fault: LayoutError,
+    /// What it is needed for.
+    pub costs: &'static str,
+}
+
 /// Resolves the whole layout: structures of ip_vs from `module`, all others from `kernel`.
 ///
 /// # Errors
 /// The first required field this kernel does not have in a readable form.
-pub fn resolve(kernel: &Btf, module: &ModuleTypes) -> Result<KernelLayout, LayoutError> {
+pub fn resolve(kernel: &Btf, module: &ModuleTypes) -> Result<KernelLayout, Unresolved> {
     let mut offsets = [ABSENT; KernelLayout::LEN];
     for (offset, spec) in offsets.iter_mut().zip(FIELDS) {
         match find(kernel, module, spec) {
             Ok(found) => *offset = found,
             Err(LayoutError::NoField { .. }) if !spec.required => {}
-            Err(error) => return Err(error),
+            Err(fault) => {
+                let costs = spec.costs();
+                return Err(Unresolved { fault, costs });
+            }
         }
     }
     Ok(KernelLayout::from_offsets(offsets))
@@ -218,6 +231,7 @@ mod tests {
             path,
             sizes_bytes: sizes,
             required: true,
+            own_costs: None,
         }
     }
 
@@ -299,15 +313,29 @@ mod tests {
     }
 
     #[test]
+    fn every_field_says_what_it_is_for() {
+        let costs = |name| {
+            let spec = FIELDS.iter().find(|spec| spec.name == name);
+            spec.map(FieldSpec::costs)
+        };
+        assert_eq!(
+            costs("conn_control"),
+            Some("persistence as the cause of a stale connection")
+        );
+        assert_eq!(
+            costs("dest_addr"),
+            Some("which real server a connection attempt went to")
+        );
+    }
+
+    #[test]
     fn a_kernel_without_ipvs_types_is_refused_by_name() {
         let error = resolve(&sample::btf(), &ModuleTypes::Kernel(sample::btf()))
             .expect_err("the sample has no sk_buff");
         assert_eq!(
-            error,
-            LayoutError::NoStructure {
-                structure: "sk_buff",
-                path: "head"
-            }
+            error.to_string(),
+            "structure `sk_buff` is not in this kernel's BTF; `head` was wanted from it; without \
+             it the agent cannot tell that a connection was attempted"
         );
     }
 }

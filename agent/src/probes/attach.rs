@@ -20,7 +20,7 @@ use super::counters::{Carried, Counters};
 use super::fexit::{FexitError, ModuleTypes, TracingObject};
 use super::table::{Hook, IPVS_MODULE, PROBES, Probe, Way, all_functions};
 use crate::kernel::btf::{self, BtfError, Types};
-use crate::kernel::layout::{self, LayoutError};
+use crate::kernel::layout::{self, Unresolved};
 use crate::kernel::preemption::Preemption;
 use crate::kernel::reasons;
 use crate::kernel::symbols::Symbols;
@@ -48,7 +48,7 @@ pub enum AttachError {
     Btf(#[from] BtfError),
     /// A field is missing or different.
     #[error("the layout of this kernel is not proven: {0}")]
-    Layout(#[from] LayoutError),
+    Layout(#[from] Unresolved),
     /// The symbol table cannot be read.
     #[error("{SYMBOL_TABLE} cannot be read: {0}")]
     Symbols(std::io::Error),

@@ -61,6 +61,22 @@ fn configure_v6(netns: &str, address: IpAddr, gateway: Ipv6Addr) -> Result<()> {
     command::run_with_input("ip", &["-6", "-n", netns, "-batch", "-"], &batch).map(drop)
 }
 
+/// Gives every real server the IPv6 VIP, on a device that unwraps IPv6 from packets of IPv4, and
+/// lets it listen there; [`add_ipv6`] comes first, for the way back.
+///
+/// # Errors
+/// A command failed, or this kernel has no such tunnel.
+pub fn share_vip_v6(topology: &mut Topology, port: u16) -> Result<()> {
+    // With the module every namespace gets a `sit0`, which unwraps what comes.
+    command::line("modprobe sit")?;
+    for rs in REAL_SERVERS {
+        let batch = format!("addr add {VIP_V6}/128 dev sit0 nodad\nlink set sit0 up\n");
+        command::run_with_input("ip", &["-n", rs.name, "-batch", "-"], &batch)?;
+        topology.serve(rs, SocketAddr::new(VIP_V6.into(), port))?;
+    }
+    Ok(())
+}
+
 /// Gives every real server the VIP, on a device that does not tell the neighbours, and lets it
 /// listen there: it answers the client itself.
 ///
@@ -68,7 +84,7 @@ fn configure_v6(netns: &str, address: IpAddr, gateway: Ipv6Addr) -> Result<()> {
 /// A command failed, or this kernel has no IPIP tunnel.
 pub fn share_vip(topology: &mut Topology, forwarding: Forwarding) -> Result<()> {
     let device = match forwarding {
-        Forwarding::Tunnel => {
+        Forwarding::Tunnel | Forwarding::TunnelToV4 => {
             // With the module every namespace gets a `tunl0`, which unwraps what comes.
             command::line("modprobe ipip")?;
             "tunl0"

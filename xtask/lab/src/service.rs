@@ -30,6 +30,8 @@ pub enum Forwarding {
     DirectRouting,
     /// `ipvsadm -i`: the packet is wrapped in another.
     Tunnel,
+    /// The same with real servers of IPv4 behind a service of IPv6.
+    TunnelToV4,
 }
 
 /// A service; how many real servers it has changes as it goes.
@@ -98,7 +100,11 @@ impl Service {
     /// has one.
     pub fn address_of(&self, rs: RealServer) -> SocketAddr {
         let address = match self.key {
-            Key::Tcp(SocketAddr::V6(_)) | Key::Udp(SocketAddr::V6(_)) => rs.address_v6(),
+            Key::Tcp(SocketAddr::V6(_)) | Key::Udp(SocketAddr::V6(_))
+                if self.forwarding != Forwarding::TunnelToV4 =>
+            {
+                rs.address_v6()
+            }
             _ => rs.address().into(),
         };
         match self.key {
@@ -150,7 +156,7 @@ impl Service {
         let forwarding = match self.forwarding {
             Forwarding::Nat => "-m",
             Forwarding::DirectRouting => "-g",
-            Forwarding::Tunnel => "-i",
+            Forwarding::Tunnel | Forwarding::TunnelToV4 => "-i",
         };
         format!("{} -r {} {forwarding}", self.words(), self.address_of(rs))
     }

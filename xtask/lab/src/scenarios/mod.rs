@@ -131,6 +131,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "the same, and packets come to them wrapped in others",
         modes::tunnel,
     ),
+    row(
+        "ipv6-tunnel",
+        "a service of IPv6 on real servers of IPv4",
+        modes::ipv6_tunnel,
+    ),
     row("fwmark", "a service by firewall mark", modes::fwmark),
     row(
         "local-client",

@@ -3,6 +3,7 @@
 mod direct_routing;
 mod fwmark;
 mod ipv6;
+mod ipv6_tunnel;
 mod local_client;
 mod other_netns;
 mod second_vip;
@@ -15,6 +16,7 @@ use anyhow::{Result, ensure};
 pub use direct_routing::run as direct_routing;
 pub use fwmark::run as fwmark;
 pub use ipv6::run as ipv6;
+pub use ipv6_tunnel::run as ipv6_tunnel;
 pub use local_client::run as local_client;
 pub use other_netns::run as other_netns;
 pub use second_vip::run as second_vip;
