@@ -109,6 +109,15 @@ pub struct DoctorArgs {
     /// Form of the report: text or json [env: IPVS_LENS_FORMAT] [default: text]
     #[arg(long, value_name = "FORM")]
     pub format: Option<String>,
+    /// Where a running agent answers, which is asked what it has seen [env: IPVS_LENS_LISTEN] [default: 127.0.0.1:9742]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// Judge these saved facts instead of this node [env: IPVS_LENS_FACTS]
+    #[arg(long, value_name = "FILE")]
+    pub facts: Option<String>,
+    /// Save what was looked at, to be judged elsewhere [env: IPVS_LENS_SAVE_FACTS]
+    #[arg(long, value_name = "FILE")]
+    pub save_facts: Option<String>,
     /// Options of every verb.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -143,7 +152,15 @@ impl Command {
                 &args.common,
                 observed(&args.observe, vec![("format", &args.format)]),
             ),
-            Self::Doctor(args) => (&args.common, vec![("format", &args.format)]),
+            Self::Doctor(args) => (
+                &args.common,
+                vec![
+                    ("format", &args.format),
+                    ("listen", &args.listen),
+                    ("facts", &args.facts),
+                    ("save_facts", &args.save_facts),
+                ],
+            ),
         };
         let level = ("log_level", &common.log_level);
         let options = options.into_iter().chain([level]);

@@ -52,7 +52,7 @@ impl Failure {
         }
     }
 
-    /// The configuration is wrong.
+    /// What was asked for, or the configuration, is wrong.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self {
             exit: Exit::Usage,

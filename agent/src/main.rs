@@ -35,7 +35,7 @@ fn execute(command: &Command) -> anyhow::Result<Exit> {
             run::check_config(&settings)?;
             println!("the configuration is good");
         }
-        Command::Doctor(_) => return Ok(doctor::run(settings.format, &mut std::io::stdout())?),
+        Command::Doctor(_) => return Ok(doctor::run(&settings, &mut std::io::stdout())?),
     }
     Ok(Exit::Done)
 }

@@ -23,7 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use crate::clock::{MonoNs, WallAnchor};
 use crate::correlate::{ATTEMPTS_HELD_MAX, Correlator, Finding, WINDOW_EVENTS_MAX};
 use crate::doctor::facts::Facts;
-use crate::doctor::gather::gather;
+use crate::doctor::gather::essentials;
 use crate::doctor::rules::prerequisites;
 use crate::error::Failure;
 use crate::kernel::preemption::{Preemption, Told};
@@ -97,7 +97,7 @@ pub fn trace(settings: &Settings) -> Result<(), Failure> {
 
 /// What this node is, once nothing stands in the way of observing it.
 fn observable() -> Result<Facts, Failure> {
-    let facts = gather(Path::new(ROOT));
+    let facts = essentials(Path::new(ROOT));
     prerequisites(&facts).map_err(Failure::cannot_observe)?;
     Ok(facts)
 }
@@ -119,7 +119,7 @@ struct Agent<'a> {
 
 impl<'a> Agent<'a> {
     fn new(settings: &'a Settings, facts: &Facts) -> Self {
-        let release = facts.release.clone().unwrap_or_default();
+        let release = facts.kernel.release.known().cloned().unwrap_or_default();
         let metrics = Arc::new(Metrics::new(BuildInfo::THIS));
         metrics.set_probes(probe_statuses(Way::Fexit, ProbeState::Disabled, None));
         let status = SharedStatus::new(Status {

@@ -32,6 +32,8 @@ pub const KEYS: &[&str] = &[
     "format",
     "table_interval_s",
     "real_servers",
+    "facts",
+    "save_facts",
 ];
 
 /// Prefix of the environment variables.
@@ -105,6 +107,10 @@ pub struct Settings {
     pub table_interval: Duration,
     /// Which real servers have series of their own.
     pub real_servers: RealServers,
+    /// Saved facts to judge.
+    pub facts: Option<PathBuf>,
+    /// Where to save facts.
+    pub save_facts: Option<PathBuf>,
 }
 
 /// Where a value came from.
@@ -222,6 +228,8 @@ impl Settings {
                 "abnormal",
                 real_servers,
             )?,
+            facts: values.text("facts").map(PathBuf::from),
+            save_facts: values.text("save_facts").map(PathBuf::from),
         })
     }
 }
@@ -458,6 +466,8 @@ mod tests {
             format: Format::Text,
             table_interval: Duration::from_secs(5),
             real_servers: RealServers::Abnormal,
+            facts: None,
+            save_facts: None,
         };
         assert_eq!(settings, expected);
     }

@@ -125,5 +125,28 @@ fn the_doctor_exits_as_it_reports() {
     let status = output.status.code().map(i64::from);
     assert_eq!(report["exit_status"].as_i64(), status);
     assert!(matches!(status, Some(0 | 1 | 3)));
-    assert_eq!(report["rules"][0]["id"], "kernel");
+    let verdicts = report["verdicts"].as_array().unwrap();
+    assert!(verdicts.iter().any(|verdict| verdict["id"] == "kernel"));
+}
+
+#[test]
+fn saved_facts_are_judged_the_same_elsewhere() {
+    let bundle = Config::new("facts.json", "");
+    let here = ipvs_lens(&["doctor", "--format", "json", "--save-facts", bundle.path()]);
+    let there = ipvs_lens(&["doctor", "--format", "json", "--facts", bundle.path()]);
+    assert_eq!(here.stdout, there.stdout);
+    assert_eq!(here.status, there.status);
+}
+
+#[test]
+fn what_is_no_bundle_is_wrong_usage() {
+    let bundle = Config::new("old.json", "{\"version\": 0}");
+    let wanted = format!(
+        "ipvs-lens: --facts {}: version is 0, wanted 1; judge it with the build that saved it\n",
+        bundle.path()
+    );
+    assert_eq!(
+        status_and_stderr(&["doctor", "--facts", bundle.path()]),
+        (2, wanted)
+    );
 }

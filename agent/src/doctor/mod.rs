@@ -6,24 +6,58 @@ pub mod facts;
 pub mod gather;
 pub mod report;
 pub mod rules;
+#[cfg(test)]
+mod testing;
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use crate::error::{Exit, Failure};
-use crate::settings::Format;
+use crate::settings::{Format, Settings};
+use facts::Facts;
+use gather::Look;
 use report::Report;
 
-/// Judges this node and prints the report.
+/// Judges this node, or a saved bundle, and prints the report.
 ///
 /// # Errors
-/// When `out` cannot be written.
-pub fn run(format: Format, out: &mut impl Write) -> Result<Exit, Failure> {
-    let facts = gather::gather(Path::new("/"));
+/// When a bundle cannot be read, which is wrong usage, or a file or `out` cannot be written.
+pub fn run(settings: &Settings, out: &mut impl Write) -> Result<Exit, Failure> {
+    let facts = match &settings.facts {
+        Some(path) => saved(path)?,
+        None => gather::gather(&Look {
+            programs: true,
+            agent: Some(settings.listen),
+            ..Look::at_files()
+        }),
+    };
+    if let Some(path) = &settings.save_facts {
+        save(&facts, path)?;
+    }
     let report = Report::of(&facts);
-    print(&report, format, out)
+    print(&report, settings.format, out)
         .map_err(|error| Failure::failed(format_args!("cannot write the report: {error}")))?;
     Ok(report.exit())
+}
+
+fn saved(path: &Path) -> Result<Facts, Failure> {
+    let unusable = |error: &dyn std::fmt::Display| {
+        Failure::usage(format_args!("--facts {}: {error}", path.display()))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| unusable(&error))?;
+    Facts::parse(&text).map_err(|error| unusable(&error))
+}
+
+fn save(facts: &Facts, path: &Path) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::failed(format_args!(
+            "cannot save the facts to {}: {error}",
+            path.display()
+        ))
+    };
+    let mut text = serde_json::to_string_pretty(facts).map_err(|error| failed(&error))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(|error| failed(&error))
 }
 
 fn print(report: &Report<'_>, format: Format, out: &mut impl Write) -> io::Result<()> {

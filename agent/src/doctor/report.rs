@@ -6,42 +6,52 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
-use super::facts::Facts;
-use super::rules::{RULES, Rule, Verdict};
+use super::facts::{Facts, Netns};
+use super::rules::{Advice, Kind, Lasting, RULES, Risk, Rule, Sure, Verdict};
 use crate::error::Exit;
 
 /// Where the sections of the rules are.
 const DOCUMENT: &str = "docs/doctor.md";
 
-/// One rule's judgement, with what a reader needs to act on it.
+/// Version of the JSON; it changes with the meaning of a field, not when one is added.
+pub const REPORT_VERSION: u32 = 1;
+
+/// One rule's judgement of a node or of one namespace.
 #[derive(Debug, Serialize)]
 pub struct Entry {
     /// Name of the rule.
     pub id: &'static str,
     /// What is as it should be when the verdict is Ok.
     pub title: &'static str,
+    /// The namespace it is about; `None` for the node.
+    pub netns: Option<Place>,
     /// The judgement.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// Why it matters.
-    pub why: &'static str,
-    /// What to do about it.
-    pub fix: &'static str,
-    /// How to take that back.
-    pub undo: &'static str,
     /// Where to read more.
     pub doc: String,
     #[serde(skip)]
-    prerequisite: bool,
+    kind: Kind,
+}
+
+/// Which namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// Its inode.
+    pub id: u32,
+    /// A file to enter it by; `None` for the doctor's own.
+    pub path: Option<String>,
 }
 
 /// Everything the doctor says about a node.
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
+    /// [`REPORT_VERSION`].
+    pub version: u32,
     /// The exit status.
     pub exit_status: u8,
-    /// One per rule, in their order.
-    pub rules: Vec<Entry>,
+    /// Advice first, the highest risk first, then the rest in the order of the rules.
+    pub verdicts: Vec<Entry>,
     /// What was judged.
     pub facts: &'a Facts,
 }
@@ -50,10 +60,19 @@ impl<'a> Report<'a> {
     /// Judges a node.
     #[must_use]
     pub fn of(facts: &'a Facts) -> Self {
-        let rules: Vec<Entry> = RULES.iter().map(|rule| Entry::of(rule, facts)).collect();
+        let mut verdicts: Vec<Entry> = RULES
+            .iter()
+            .flat_map(|rule| {
+                let judged = rule.judge(facts).into_iter();
+                judged.map(|(netns, verdict)| Entry::of(rule, netns, verdict))
+            })
+            .collect();
+        // Stable: rules of the same risk keep their order.
+        verdicts.sort_by_key(|entry| entry.verdict.advice().map_or(4, |a| a.risk as u8));
         Self {
-            exit_status: exit(&rules).status(),
-            rules,
+            version: REPORT_VERSION,
+            exit_status: exit(&verdicts).status(),
+            verdicts,
             facts,
         }
     }
@@ -61,7 +80,7 @@ impl<'a> Report<'a> {
     /// The exit status as a word.
     #[must_use]
     pub fn exit(&self) -> Exit {
-        exit(&self.rules)
+        exit(&self.verdicts)
     }
 
     /// For people.
@@ -69,189 +88,161 @@ impl<'a> Report<'a> {
     /// # Errors
     /// Those of `out`.
     pub fn text(&self, out: &mut impl Write) -> fmt::Result {
-        for entry in &self.rules {
-            entry.text(out)?;
+        self.head(out)?;
+        for entry in &self.verdicts {
+            if let Some(advice) = entry.verdict.advice() {
+                writeln!(out)?;
+                entry.block(advice, out)?;
+            }
         }
-        let ending = match self.exit() {
-            Exit::Done => "nothing to do",
-            Exit::Failed => "there is advice above",
-            Exit::Usage | Exit::CannotObserve => "this node cannot be observed as it is",
-        };
-        writeln!(out, "\n{ending}")
+        writeln!(out)?;
+        self.list(out, "ok", |verdict| {
+            matches!(verdict, Verdict::Ok).then(String::new)
+        })?;
+        self.list(out, "not applicable", |verdict| match verdict {
+            Verdict::NotApplicable { why } => Some(why.clone()),
+            _ => None,
+        })?;
+        self.list(out, "unknown", |verdict| match verdict {
+            Verdict::Unknown { because } => Some(because.clone()),
+            _ => None,
+        })?;
+        writeln!(out, "\n{}", self.ending())
     }
-}
 
-/// 3 when observing is impossible, or nothing but unknowns is left to say; else 1 for advice.
-fn exit(rules: &[Entry]) -> Exit {
-    let advice = |entry: &&Entry| matches!(entry.verdict, Verdict::Advise { .. });
-    let unknown = |entry: &Entry| matches!(entry.verdict, Verdict::Unknown { .. });
-    let mut advised = rules.iter().filter(advice).peekable();
-    if advised.peek().is_none() {
-        let some_unknown = rules.iter().any(unknown);
-        return if some_unknown {
-            Exit::CannotObserve
-        } else {
-            Exit::Done
-        };
-    }
-    if advised.any(|entry| entry.prerequisite) {
-        return Exit::CannotObserve;
-    }
-    Exit::Failed
-}
-
-impl Entry {
-    fn of(rule: &Rule, facts: &Facts) -> Self {
-        Self {
-            id: rule.id,
-            title: rule.title,
-            verdict: (rule.check)(facts),
-            why: rule.why,
-            fix: rule.fix,
-            undo: rule.undo,
-            doc: format!("{DOCUMENT}#{}", rule.id),
-            prerequisite: rule.prerequisite,
+    fn head(&self, out: &mut impl Write) -> fmt::Result {
+        let facts = self.facts;
+        let word = |fact: &super::facts::Fact<String>| fact.known().cloned().unwrap_or_default();
+        let controllers = facts.controllers.known().map_or(&[][..], Vec::as_slice);
+        let names: Vec<String> = controllers
+            .iter()
+            .map(|found| format!("{} ({})", found.kind.name(), found.evidence.join(", ")))
+            .collect();
+        writeln!(out, "{} {}", word(&facts.host), word(&facts.kernel.release))?;
+        match (names.is_empty(), facts.controllers.get()) {
+            (false, _) => writeln!(out, "IPVS is managed by {}", names.join("; "))?,
+            (true, Ok(_)) => writeln!(out, "no manager of IPVS was recognised")?,
+            (true, Err(because)) => writeln!(out, "who manages IPVS is unknown: {because}")?,
         }
+        match facts.observed.get() {
+            Ok(observed) => writeln!(out, "decisions as observed by {}", observed.source)?,
+            Err(because) => writeln!(out, "decisions were not observed: {because}")?,
+        }
+        if facts.netns_skipped > 0 {
+            let skipped = facts.netns_skipped;
+            writeln!(out, "network namespaces not looked into: {skipped}")?;
+        }
+        Ok(())
     }
 
-    fn text(&self, out: &mut impl Write) -> fmt::Result {
-        let (word, rest) = match &self.verdict {
-            Verdict::Ok => ("ok", self.title.to_owned()),
-            Verdict::Advise { found, .. } => ("advice", found.clone()),
-            Verdict::NotApplicable { why } => ("not applicable", why.clone()),
-            Verdict::Unknown { missing } => ("unknown", format!("cannot read {missing}")),
-        };
-        writeln!(out, "{word:<15} {:<12} {rest}", self.id)?;
-        if let Verdict::Advise { want, .. } = &self.verdict {
-            for (name, text) in [
-                ("want", want.as_str()),
-                ("why", self.why),
-                ("fix", self.fix),
-                ("undo", self.undo),
-                ("more", &self.doc),
-            ] {
-                writeln!(out, "{:<15} {name:<5} {text}", "")?;
+    /// One line per rule and answer, for verdicts that need no block.
+    fn list(
+        &self,
+        out: &mut impl Write,
+        word: &str,
+        pick: impl Fn(&Verdict) -> Option<String>,
+    ) -> fmt::Result {
+        for entry in &self.verdicts {
+            if let Some(text) = pick(&entry.verdict) {
+                let text = if text.is_empty() { entry.title } else { &text };
+                writeln!(out, "{word:<14}  {:<18}{}  {text}", entry.id, entry.place())?;
             }
         }
         Ok(())
     }
+
+    fn ending(&self) -> &'static str {
+        match self.exit() {
+            Exit::Done => "nothing to do",
+            Exit::Failed => "there is advice above",
+            Exit::Usage | Exit::CannotObserve => {
+                let hindered = self.verdicts.iter().any(Entry::is_hindrance);
+                if hindered {
+                    "this node cannot be observed as it is"
+                } else {
+                    "not everything could be looked at: see unknown above"
+                }
+            }
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
+/// 3 when observing is impossible, or nothing but unknowns is left to say; else 1 for advice.
+fn exit(entries: &[Entry]) -> Exit {
+    if entries.iter().any(Entry::is_hindrance) {
+        return Exit::CannotObserve;
+    }
+    if entries.iter().any(|entry| entry.verdict.is_hazard()) {
+        return Exit::Failed;
+    }
+    let unknown = |entry: &Entry| matches!(entry.verdict, Verdict::Unknown { .. });
+    let mut owed = entries.iter().filter(|entry| entry.kind != Kind::Hint);
+    if owed.any(unknown) {
+        return Exit::CannotObserve;
+    }
+    Exit::Done
+}
 
-    use expect_test::expect;
-
-    use super::super::facts::IpVs;
-    use super::*;
-
-    fn facts() -> Facts {
-        Facts {
-            release: Some("6.12.1".to_owned()),
-            capabilities: Some(u64::MAX),
-            btf_kernel: Some(true),
-            btf_ip_vs: Some(true),
-            kprobes: Some(true),
-            ip_vs: Some(IpVs::Module),
-            nf_conntrack: Some(false),
-            sysctls: ["conn_reuse_mode", "conntrack", "expire_nodest_conn"]
-                .map(|name| (name.to_owned(), 0))
-                .into(),
+impl Entry {
+    fn of(rule: &Rule, netns: Option<&Netns>, verdict: Verdict) -> Self {
+        Self {
+            id: rule.id,
+            title: rule.title,
+            netns: netns.map(|netns| Place {
+                id: netns.id,
+                path: netns.path.clone(),
+            }),
+            verdict,
+            doc: format!("{DOCUMENT}#{}", rule.id),
+            kind: rule.kind,
         }
     }
 
-    #[test]
-    fn the_text() {
-        let mut text = String::new();
-        Report::of(&facts()).text(&mut text).unwrap();
-        expect![[r#"
-            ok              kernel       the kernel is new enough
-            ok              btf          the kernel describes its own types (BTF)
-            ok              kprobes      the kernel can be probed
-            ok              rights       this process may attach to the kernel
-            ok              ip-vs        ip_vs is loaded
-            ok              ip-vs-btf    the structures of ip_vs are known
-            advice          stale-reuse  conn_reuse_mode=0 and expire_nodest_conn=0
-                            want  conn_reuse_mode=1, or expire_nodest_conn=1
-                            why   a new connection from a source port that comes back within two minutes is sent to the real server of the old entry, also when its weight is 0 or it is gone
-                            fix   sysctl -w net.ipv4.vs.conn_reuse_mode=1 (or net.ipv4.vs.expire_nodest_conn=1), in the network namespace of the director; kube-router, and kube-proxy on kernels before 5.9, set it back to 0
-                            undo  sysctl -w net.ipv4.vs.conn_reuse_mode=0
-                            more  docs/doctor.md#stale-reuse
-            ok              syn-drop     IPVS does not drop the SYN of a reused source port
-
-            there is advice above
-        "#]].assert_eq(&text);
+    fn is_hindrance(&self) -> bool {
+        self.kind == Kind::Prerequisite && self.verdict.is_hazard()
     }
 
-    #[test]
-    fn the_json() {
-        let facts = facts();
-        let mut report = Report::of(&facts);
-        report
-            .rules
-            .retain(|entry| ["btf", "stale-reuse"].contains(&entry.id));
-        expect![[r#"
-            {
-              "exit_status": 1,
-              "rules": [
-                {
-                  "id": "btf",
-                  "title": "the kernel describes its own types (BTF)",
-                  "verdict": "ok",
-                  "why": "where the kernel keeps what is read differs between kernels, even within a stable series; BTF says where",
-                  "fix": "boot a kernel built with CONFIG_DEBUG_INFO_BTF, as those of the large distributions are",
-                  "undo": "boot the former kernel",
-                  "doc": "docs/doctor.md#btf"
-                },
-                {
-                  "id": "stale-reuse",
-                  "title": "a reused source port does not follow its old entry to a stale real server",
-                  "verdict": "advise",
-                  "found": "conn_reuse_mode=0 and expire_nodest_conn=0",
-                  "want": "conn_reuse_mode=1, or expire_nodest_conn=1",
-                  "why": "a new connection from a source port that comes back within two minutes is sent to the real server of the old entry, also when its weight is 0 or it is gone",
-                  "fix": "sysctl -w net.ipv4.vs.conn_reuse_mode=1 (or net.ipv4.vs.expire_nodest_conn=1), in the network namespace of the director; kube-router, and kube-proxy on kernels before 5.9, set it back to 0",
-                  "undo": "sysctl -w net.ipv4.vs.conn_reuse_mode=0",
-                  "doc": "docs/doctor.md#stale-reuse"
-                }
-              ],
-              "facts": {
-                "release": "6.12.1",
-                "capabilities": 18446744073709551615,
-                "btf_kernel": true,
-                "btf_ip_vs": true,
-                "kprobes": true,
-                "ip_vs": "module",
-                "nf_conntrack": false,
-                "sysctls": {
-                  "conn_reuse_mode": 0,
-                  "conntrack": 0,
-                  "expire_nodest_conn": 0
-                }
-              }
-            }"#]].assert_eq(&serde_json::to_string_pretty(&report).unwrap());
+    /// Empty for the doctor's own namespace.
+    fn place(&self) -> String {
+        let path = self.netns.as_ref().and_then(|netns| netns.path.as_deref());
+        path.map_or_else(String::new, |path| format!(" in {path}"))
     }
 
-    #[test]
-    fn exits() {
-        let exit = |change: fn(&mut Facts)| {
-            let mut facts = facts();
-            facts.sysctls.insert("conn_reuse_mode".to_owned(), 1);
-            change(&mut facts);
-            Report::of(&facts).exit()
+    fn block(&self, advice: &Advice, out: &mut impl Write) -> fmt::Result {
+        let risk = match advice.risk {
+            Risk::High => "HIGH",
+            Risk::Medium => "MEDIUM",
+            Risk::Low => "LOW",
+            Risk::Note => "NOTE",
         };
-        assert_eq!(exit(|_| ()), Exit::Done);
-        assert_eq!(exit(|f| f.ip_vs = Some(IpVs::Absent)), Exit::Failed);
-        assert_eq!(exit(|f| f.kprobes = Some(false)), Exit::CannotObserve);
-        assert_eq!(exit(|f| f.sysctls = BTreeMap::new()), Exit::CannotObserve);
-        assert_eq!(
-            exit(|f| {
-                f.ip_vs = Some(IpVs::Absent);
-                f.release = None;
-            }),
-            Exit::Failed
-        );
-        assert_eq!(exit(|f| *f = Facts::default()), Exit::CannotObserve);
+        let sure = match advice.sure {
+            Sure::Observed => "observed",
+            Sure::Configured => "configured",
+            Sure::Unknown => "not sure: this kernel's version does not tell",
+        };
+        writeln!(out, "{risk} {}{} ({sure})", self.id, self.place())?;
+        field(out, "found", &advice.found)?;
+        field(out, "want", &advice.want)?;
+        field(out, "why", &advice.why)?;
+        for command in &advice.commands {
+            field(out, "run", command)?;
+        }
+        for command in &advice.undo {
+            field(out, "undo", command)?;
+        }
+        for Lasting { place, text } in &advice.lasting {
+            field(out, "keep", &format!("in {place}:"))?;
+            for line in text.lines() {
+                field(out, "", &format!("  {line}"))?;
+            }
+        }
+        field(out, "more", &self.doc)
     }
 }
+
+fn field(out: &mut impl Write, name: &str, text: &str) -> fmt::Result {
+    writeln!(out, "  {name:<5}  {text}")
+}
+
+#[cfg(test)]
+mod tests;

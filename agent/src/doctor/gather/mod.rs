@@ -1,0 +1,94 @@
+//! Reads the facts. The only IO of the doctor; changes nothing on the node.
+
+mod agent;
+mod conntrack;
+mod files;
+mod firewall;
+mod http;
+mod kernel;
+mod netns;
+mod ports;
+mod site;
+mod table;
+#[cfg(test)]
+mod tests;
+mod timeouts;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::facts::{Fact, Facts, Netns};
+use crate::clock::{MonoNs, WallAnchor};
+
+pub use netns::refresh_sysctls;
+
+/// How closely to look.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// `/`, but for tests.
+    pub root: PathBuf,
+    /// Whether other programs may be run for what only they can read (`nft`, `iptables-save`).
+    pub programs: bool,
+    /// A running agent to ask for what it has seen.
+    pub agent: Option<SocketAddr>,
+}
+
+impl Look {
+    /// At this node's files only.
+    #[must_use]
+    pub fn at_files() -> Self {
+        Self {
+            root: PathBuf::from("/"),
+            programs: false,
+            agent: None,
+        }
+    }
+}
+
+/// What decides whether a node can be observed at all: a handful of files.
+#[must_use]
+pub fn essentials(root: &Path) -> Facts {
+    Facts {
+        host: files::line(root, "proc/sys/kernel/hostname").into(),
+        kernel: kernel::kernel(root),
+        capabilities: kernel::capabilities(root).into(),
+        ip_vs: kernel::ip_vs(root).into(),
+        nf_conntrack: files::present(root, "proc/sys/net", "netfilter/nf_conntrack_max").into(),
+        ..Facts::default()
+    }
+}
+
+/// Everything.
+#[must_use]
+pub fn gather(look: &Look) -> Facts {
+    let root = &look.root;
+    let (netns, netns_skipped) = netns::all(look);
+    let processes = site::processes(root);
+    let controllers = site::controllers(root, &netns, processes.as_deref());
+    let kube_proxy = site::kube_proxy(root, &controllers, processes.as_deref().unwrap_or(&[]));
+    Facts {
+        taken_at: Fact::Known(now()),
+        controllers: Fact::Known(controllers),
+        kube_proxy,
+        netns: netns.into_iter().map(|looked| looked.facts).collect(),
+        netns_skipped,
+        observed: match look.agent {
+            Some(address) => agent::observed(address).into(),
+            None => Fact::Unknown("no agent was asked".to_owned()),
+        },
+        ..essentials(root)
+    }
+}
+
+fn now() -> String {
+    let wall = WallAnchor::now().wall(MonoNs::now());
+    humantime::format_rfc3339_seconds(wall).to_string()
+}
+
+/// A namespace with what only matters while looking.
+#[derive(Debug)]
+struct Looked {
+    facts: Netns,
+    /// Names of its devices.
+    devices: Vec<String>,
+}
