@@ -498,6 +498,17 @@ const NODE: Board = Board {
                         "{{instance}}",
                     )],
                 },
+                Panel {
+                    title: "Requests refused",
+                    description: "Requests to the agent that it refused, by reason.",
+                    kind: Kind::Lines,
+                    unit: "reqps",
+                    width: THIRD,
+                    queries: &[always(
+                        "sum by (reason) (rate(ipvs_lens_http_requests_refused_total{<agent>}[$__rate_interval]))",
+                        "{{reason}}",
+                    )],
+                },
             ],
         },
     ],

@@ -64,6 +64,18 @@ impl Api {
         Ok(data.as_array().context("the answer is no list")?.clone())
     }
 
+    /// Every rule, with what became of its last evaluation.
+    ///
+    /// # Errors
+    /// When the answer is none.
+    pub fn rules(&self) -> Result<Vec<Value>> {
+        let data = self.get("rules", &[])?;
+        let groups = data["groups"].as_array();
+        let groups = groups.context("the answer has no groups")?;
+        let rules = groups.iter().filter_map(|group| group["rules"].as_array());
+        Ok(rules.flatten().cloned().collect())
+    }
+
     fn get(&self, what: &str, parameters: &[(&str, &str)]) -> Result<Value> {
         let url = format!("{}/api/v1/{what}", self.base);
         let request = self

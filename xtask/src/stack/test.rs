@@ -15,7 +15,7 @@ use super::timelapse;
 use super::wait;
 use super::webhook::{Notice, Webhook};
 use crate::exec::say;
-use crate::grafana::BOARDS;
+use crate::grafana::{BOARDS, Query};
 use crate::paths::Paths;
 use crate::pins;
 use crate::rules::{self, RuleFile};
@@ -273,8 +273,12 @@ fn data(rules: &RuleFile, watchers: &[Watcher], oldest_native: &Prometheus, scor
             let result = non_empty(&watcher.prometheus, series);
             score.take(&format!("{name}: rules: {series}"), &result);
         }
+        score.take(
+            &format!("{name}: every rule evaluates"),
+            &rules_evaluate(&watcher.prometheus, rules),
+        );
         for (what, query) in panel_queries() {
-            let result = non_empty(&watcher.prometheus, &query);
+            let result = draws(&watcher.prometheus, query);
             score.take(&format!("{name}: {what}"), &result);
         }
         score.take(
@@ -301,16 +305,33 @@ fn rule_series(rules: &RuleFile) -> BTreeSet<&str> {
     read.chain(recorded).collect()
 }
 
-/// What every dashboard draws with its variables at "all", but for what may be empty.
-fn panel_queries() -> Vec<(String, String)> {
+/// Prometheus has all the rules, and no evaluation of one has failed.
+fn rules_evaluate(prometheus: &Prometheus, rules: &RuleFile) -> Result<()> {
+    let known = prometheus.api.rules()?;
+    let wanted = rules.rules().count();
+    ensure!(known.len() == wanted, "{} of {wanted} rules", known.len());
+    for rule in known {
+        ensure!(rule["health"] == "ok", "{rule}");
+    }
+    Ok(())
+}
+
+/// The query is valid, and has a result unless it may have none.
+fn draws(prometheus: &Prometheus, query: &Query) -> Result<()> {
+    let text = query.for_all(timelapse::WINDOW);
+    if query.may_be_empty.is_some() {
+        return prometheus.api.query(&text).map(drop);
+    }
+    non_empty(prometheus, &text)
+}
+
+/// What every dashboard draws, and where.
+fn panel_queries() -> Vec<(String, &'static Query)> {
     let mut queries = Vec::new();
     for board in BOARDS {
         for panel in board.panels() {
             for query in panel.queries {
-                if query.may_be_empty.is_none() {
-                    let what = format!("{}: {}", board.uid, panel.title);
-                    queries.push((what, query.for_all(timelapse::WINDOW)));
-                }
+                queries.push((format!("{}: {}", board.uid, panel.title), query));
             }
         }
     }

@@ -14,7 +14,13 @@ const SHIPPED_SCRAPE_MS: u64 = 30_000;
 pub const WINDOW: &str = "10s";
 
 /// Keys whose value is a duration.
-const KEYS: [&str; 4] = ["for:", "group_wait:", "group_interval:", "repeat_interval:"];
+const KEYS: [&str; 5] = [
+    "for:",
+    "keep_firing_for:",
+    "group_wait:",
+    "group_interval:",
+    "repeat_interval:",
+];
 
 /// Interval of scrapes in time-lapse, in milliseconds.
 pub const SCRAPE_MS: u64 = SHIPPED_SCRAPE_MS / FACTOR;
