@@ -110,7 +110,9 @@ impl Server {
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()
             .map_err(StartError::Thread)?;
-        let bound = runtime.block_on(async { bind(address) })?;
+        let inside = runtime.enter();
+        let bound = bind(address)?;
+        drop(inside);
         let address = bound.local_addr().map_err(StartError::Thread)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = serve(bound, shown, Arc::new(web), async {
