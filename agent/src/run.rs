@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::clock::{MonoNs, WallAnchor};
@@ -31,6 +32,8 @@ use crate::observer::{Observer, Session, Sink};
 use crate::outputs::http::web::Web;
 use crate::outputs::http::{self, SEATS_MAX, Server};
 use crate::outputs::log::Limiter;
+use crate::outputs::metrics::hazards::{Hazards, Node};
+use crate::outputs::metrics::sample::Part;
 use crate::outputs::metrics::table::{RealServers, Shown, TablePart};
 use crate::outputs::metrics::{BuildInfo, CountSource, Metrics, SERIES_MAX};
 use crate::outputs::trace;
@@ -53,6 +56,11 @@ const MODULE_POLL: Duration = Duration::from_millis(250);
 /// How long a module is left alone after everybody else has: time for `rmmod` to be tried again.
 const LET_GO: Duration = Duration::from_secs(5);
 
+/// How often the node's configuration is looked at for hazards: it changes when somebody changes
+/// it, and reading a table of 100,000 real servers takes a fraction of a second. Parameters of IPVS
+/// are read at every scrape.
+const FACTS_PERIOD: Duration = Duration::from_secs(60);
+
 /// How often the numbers of `/status` are brought up to date.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
@@ -65,7 +73,16 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let facts = observable()?;
     let agent = Agent::new(settings, &facts);
     let server = Server::start(settings.listen, agent.shown(), web).map_err(Failure::failed)?;
-    let outcome = runtime()?.block_on(agent.observe(Log::new(&agent)));
+    let outcome = runtime()?.block_on(async {
+        let looking = tokio::spawn(keep_looking(
+            Arc::clone(&agent.hazards),
+            Arc::clone(&agent.metrics),
+            Arc::clone(&agent.armed),
+        ));
+        let outcome = agent.observe(Log::new(&agent)).await;
+        looking.abort();
+        outcome
+    });
     drop(server);
     outcome
 }
@@ -109,12 +126,36 @@ fn runtime() -> Result<Runtime, Failure> {
         .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))
 }
 
+/// Looks at the node now, whenever observation begins, and every [`FACTS_PERIOD`].
+async fn keep_looking(hazards: Arc<Hazards>, metrics: Arc<Metrics>, armed: Arc<Notify>) {
+    let mut period = ticks(FACTS_PERIOD);
+    loop {
+        tokio::select! {
+            _ = period.tick() => {}
+            () = armed.notified() => {}
+        }
+        let (hazards, metrics) = (Arc::clone(&hazards), Arc::clone(&metrics));
+        let looked = tokio::task::spawn_blocking(move || {
+            hazards.look();
+            metrics.count()
+        });
+        match looked.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::debug!("hazards are judged without new counts: {error}"),
+            Err(error) => log::warn!("cannot look at this node's configuration: {error}"),
+        }
+    }
+}
+
 /// What both verbs share.
 struct Agent<'a> {
     settings: &'a Settings,
     release: String,
     metrics: Arc<Metrics>,
     status: SharedStatus,
+    hazards: Arc<Hazards>,
+    /// Told when observation begins.
+    armed: Arc<Notify>,
 }
 
 impl<'a> Agent<'a> {
@@ -130,11 +171,15 @@ impl<'a> Agent<'a> {
             limits: limits().collect(),
             ..Status::default()
         });
+        let hazards = Arc::new(Hazards::new(Node, status.clone()));
+        metrics.add(Arc::clone(&hazards) as Arc<dyn Part>);
         Self {
             settings,
             release,
             metrics,
             status,
+            hazards,
+            armed: Arc::default(),
         }
     }
 
@@ -260,6 +305,7 @@ impl<'a> Agent<'a> {
             status.layout = layout_by_name(programs.layout()).collect();
             status.absent = absent_fields(programs.layout()).collect();
         });
+        self.armed.notify_one();
         let (attachment, origin) = (programs.attachment(), programs.types_origin());
         log::info!(
             "{} probes attached by {attachment}; offsets from {origin}",

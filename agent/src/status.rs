@@ -5,6 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Serialize;
 
+use crate::doctor::facts::Seen;
+
 /// What the agent as a whole is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -127,6 +129,9 @@ pub struct Status {
     pub events: EventsStatus,
     /// The IPVS tables, by inode number of their network namespace.
     pub tables: BTreeMap<String, TableStatus>,
+    /// What IPVS was seen to do, by inode of the network namespace, since the parameters of that
+    /// namespace were last seen to change.
+    pub observed: BTreeMap<u32, Seen>,
     /// The bounds of every table, by name.
     pub limits: BTreeMap<String, u64>,
     /// The web configuration, where there is a file.
@@ -208,6 +213,7 @@ mod tests {
                 }
               },
               "tables": {},
+              "observed": {},
               "limits": {},
               "web": null
             }"#]]

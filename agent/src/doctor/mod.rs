@@ -7,7 +7,7 @@ pub mod gather;
 pub mod report;
 pub mod rules;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 
 use std::io::{self, Write};
 use std::path::Path;

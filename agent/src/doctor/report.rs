@@ -176,8 +176,8 @@ fn exit(entries: &[Entry]) -> Exit {
         return Exit::Failed;
     }
     let unknown = |entry: &Entry| matches!(entry.verdict, Verdict::Unknown { .. });
-    let mut owed = entries.iter().filter(|entry| entry.kind != Kind::Hint);
-    if owed.any(unknown) {
+    let owed = |entry: &&Entry| !matches!(entry.kind, Kind::Hint | Kind::Notice);
+    if entries.iter().filter(owed).any(unknown) {
         return Exit::CannotObserve;
     }
     Exit::Done

@@ -30,6 +30,23 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// What was counted since `before`; a count that fell started anew.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let since = |now: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
+            let counts = now.iter().map(|(word, now)| {
+                let before = before.get(word).copied().unwrap_or(0);
+                (word.clone(), now.checked_sub(before).unwrap_or(*now))
+            });
+            counts.filter(|(_, count)| *count > 0).collect()
+        };
+        Self {
+            decisions: since(&self.decisions, &before.decisions),
+            stale: since(&self.stale, &before.stale),
+            syn_drops: since(&self.syn_drops, &before.syn_drops),
+        }
+    }
+
     /// Attempts with this decision.
     #[must_use]
     pub fn decided(&self, decision: &str) -> u64 {

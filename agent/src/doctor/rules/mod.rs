@@ -36,6 +36,8 @@ pub enum Kind {
     Hazard,
     /// As a hazard, but from facts that many nodes do not offer: not knowing is no failure.
     Hint,
+    /// Never more than a note, and from such facts too.
+    Notice,
 }
 
 /// How a rule looks at a node.
@@ -189,7 +191,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "conntrack_insert",
         "no connection was lost to a clash of translated addresses",
-        Kind::Hint,
+        Kind::Notice,
         Check::Netns(conntrack::insert),
     ),
     rule(
@@ -207,7 +209,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "shared_address",
         "clients keep their own addresses",
-        Kind::Hint,
+        Kind::Notice,
         Check::Netns(ports::shared_address),
     ),
     rule(
@@ -237,7 +239,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "ipvs_mode_end",
         "kube-proxy's mode has a future",
-        Kind::Hint,
+        Kind::Notice,
         Check::Node(kube_proxy::end),
     ),
 ];

@@ -1,6 +1,6 @@
 //! IPVS drops the SYN of a reused port because netfilter still knows the old connection.
 
-use super::super::facts::{Facts, Guess, Netns};
+use super::super::facts::{Facts, Guess, Netns, Seen};
 use super::ipvs::{Director, times};
 use super::remedy::{self, Change};
 use super::reuse::has_connections;
@@ -39,6 +39,7 @@ fn every_reuse(here: Director<'_>, mode: i64, nodest: i64) -> Option<Verdict> {
     let seen = here.seen();
     let dropped = seen.dropped_by("ipvs_reuse");
     let (risk, sure) = match here.facts.kernel.reuses_with_conntrack() {
+        _ if drops_like_an_old_one(&seen, nodest) => (Risk::High, Sure::Observed),
         Guess::Yes => return None,
         Guess::No => (Risk::High, Director::sure(dropped, Guess::No)),
         Guess::Unsure if dropped > 0 => (Risk::High, Sure::Observed),
@@ -63,7 +64,8 @@ fn every_reuse(here: Director<'_>, mode: i64, nodest: i64) -> Option<Verdict> {
     };
     let why = format!(
         "when a source port comes back, this kernel wants to schedule it anew, finds netfilter's \
-         entry of the old connection, and drops the SYN: every such connect takes 1 s more.{}",
+         entry of the old connection, and drops the SYN: every such connect takes 1 s more. \
+         Entries made before a change keep to what they were made with.{}",
         here.who_sets_reuse_mode()
     );
     let remedy = remedy::sysctls(here.facts, here.netns, &changes);
@@ -73,6 +75,22 @@ fn every_reuse(here: Director<'_>, mode: i64, nodest: i64) -> Option<Verdict> {
             .into(),
     )
 }
+
+/// Whether reuse was seen to be dropped and never to be scheduled anew, whatever the version says.
+///
+/// With `expire_nodest_conn=1` a few drops may be those of clients that vanished.
+fn drops_like_an_old_one(seen: &Seen, nodest: i64) -> bool {
+    let dropped = seen.dropped_by("ipvs_reuse");
+    let enough = if nodest == 0 {
+        1
+    } else {
+        DROPS_OF_THE_VANISHED
+    };
+    dropped >= enough && seen.decided("rescheduled") == 0
+}
+
+/// Clients that vanish, come back with the same port and had a server that drains now are few.
+const DROPS_OF_THE_VANISHED: u64 = 20;
 
 fn without_reuse(mode: i64, nodest: i64) -> Vec<Change> {
     let mut changes = vec![Change::number("net.ipv4.vs.conn_reuse_mode", mode, 0)];
@@ -92,11 +110,12 @@ fn of_the_vanished(here: Director<'_>) -> Verdict {
     );
     let why = "when the source port of a client that vanished without closing comes back, and its \
                real server has weight 0, netfilter's entry of the old connection makes IPVS drop \
-               one SYN: that connect takes 1 s more.";
+               one SYN: that connect takes 1 s more. Entries made before a change keep to what \
+               they were made with.";
     let Some(who) = here.needs_conntrack() else {
         let change = Change::number("net.ipv4.vs.conntrack", 1, 0);
         let want = "conntrack=0, where no firewall rule matches the traffic of virtual services by \
-                    its state";
+           its state";
         return Advice::new((Risk::Low, sure), found, want, why)
             .by(remedy::sysctls(here.facts, here.netns, &[change]))
             .into();

@@ -493,6 +493,22 @@ fn old_kernels_drop_at_every_reuse() {
     assert_eq!((seen.risk, seen.sure), (Risk::High, Sure::Observed));
     is_ok("syn_drop", &on(vendor, &[("rescheduled", 3)], &[]));
     is_ok("syn_drop", &on("6.12.1", &[], &[]));
+    // A new release with the behaviour of an old one: what is seen wins.
+    let rebuilt = advice("syn_drop", &on("6.12.1", &[("ipvs_reuse", 1)], &[]));
+    assert_eq!((rebuilt.risk, rebuilt.sure), (Risk::High, Sure::Observed));
+    let both = [("ipvs_reuse", 1), ("rescheduled", 1)];
+    is_ok("syn_drop", &on("6.12.1", &both, &[]));
+}
+
+#[test]
+fn few_drops_with_nodest_are_those_of_clients_that_vanished() {
+    let dropped = |count| {
+        with_seen(with_modes(1, 1, 1), |seen| {
+            seen.syn_drops.insert("ipvs_reuse".to_owned(), count);
+        })
+    };
+    assert_eq!(advice("syn_drop", &dropped(19)).risk, Risk::Low);
+    assert_eq!(advice("syn_drop", &dropped(20)).risk, Risk::High);
 }
 
 #[test]

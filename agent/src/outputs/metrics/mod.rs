@@ -6,6 +6,7 @@
 mod encode;
 mod families;
 pub mod form;
+pub mod hazards;
 pub mod histogram;
 pub mod labels;
 pub mod names;
@@ -215,6 +216,9 @@ impl Metrics {
             live.clone()
         };
         let parts = self.parts();
+        for part in &parts {
+            part.counted(&kernel.counts);
+        }
         let mut netns = page::netns(&families, &live);
         netns.extend(parts.iter().flat_map(|part| part.netns()));
         let mut page = Page::new(netns.len() > 1);
@@ -225,6 +229,18 @@ impl Metrics {
         let refused = self.live().refused(&page);
         page.put(names::SERIES_DROPPED, refused);
         Ok(page)
+    }
+
+    /// Tells every part what the kernel has counted, as a scrape does.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn count(&self) -> Result<(), RenderError> {
+        let kernel = self.read(Kernel::read)?;
+        for part in self.parts() {
+            part.counted(&kernel.counts);
+        }
+        Ok(())
     }
 
     /// Every way of losing an event with its number, as `ipvs_lens_events_lost_total` has it.

@@ -309,6 +309,22 @@ pub const SERIES_DROPPED: Metric = Metric {
     help: "Most label sets a family's cap has refused in one scrape; for the histogram, delays refused.",
 };
 
+/// Parameters of IPVS.
+pub const SYSCTL: Metric = Metric {
+    name: "ipvs_lens_sysctl",
+    kind: Kind::Gauge,
+    labels: &["name"],
+    help: "Parameters of net.ipv4.vs that decide what becomes of a source port that comes back.",
+};
+
+/// What can go wrong.
+pub const HAZARD: Metric = Metric {
+    name: "ipvs_lens_hazard",
+    kind: Kind::Gauge,
+    labels: &["hazard", "source"],
+    help: "1 where something can go wrong by how this node is configured, or was observed to since its parameters last changed; docs/doctor.md has a section for each hazard.",
+};
+
 /// What runs.
 pub const BUILD_INFO: Metric = Metric {
     name: "ipvs_lens_build_info",
@@ -342,6 +358,8 @@ pub const ALL: &[Metric] = &[
     WEB_CONFIG_SUCCESSFUL,
     WEB_CONFIG_LOADED,
     SERIES_DROPPED,
+    SYSCTL,
+    HAZARD,
     BUILD_INFO,
 ];
 

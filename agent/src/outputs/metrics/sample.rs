@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+use agent_common::count::CountKey;
+
 use super::histogram::Histogram;
 use super::labels::{self, Labels};
 use super::names::{self, Metric};
@@ -38,6 +40,10 @@ pub trait Part: Send + Sync {
     fn netns(&self) -> BTreeSet<NetnsId> {
         BTreeSet::new()
     }
+
+    /// Is told what the kernel has counted so far, before [`Self::show`] and when `/status` is
+    /// asked for, on the same kind of thread.
+    fn counted(&self, _counts: &[(CountKey, u64)]) {}
 
     /// Puts its families onto the page, at every scrape, on a thread that may block for as long
     /// as a few system calls take.
@@ -85,6 +91,15 @@ impl Page {
     #[must_use]
     pub fn service(&self, service: &Service) -> Labels {
         labels::service(service, self.with_netns)
+    }
+
+    /// Labels of something that belongs to a namespace, on this page.
+    #[must_use]
+    pub fn with_netns(&self, mut labels: Labels, netns: NetnsId) -> Labels {
+        if self.with_netns {
+            labels.push(("netns", netns.to_string()));
+        }
+        labels
     }
 
     /// Labels of a real server on this page.
