@@ -6,7 +6,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ipvs_lens::clock::MonoNs;
-use ipvs_lens::outputs::http::SEATS_MAX;
 
 use crate::client::{
     connect, connect_without_buffer, eventually, get, refused, request, rest, split,
@@ -30,17 +29,18 @@ fn two_hundred_idle_connections_keep_nobody_out() {
         MonoNs::now().since(since)
     );
     assert_eq!(status, 200);
-    // Each beyond the seats took one, and so did the probe; the scraper found the probe's free.
-    let displaced = IDLE - SEATS_MAX + 1;
-    assert_eq!(refused(&exposition, "displaced"), displaced as u64);
+    assert!(refused(&exposition, "displaced") > 0);
     assert_eq!(refused(&exposition, "connections"), 0);
-    // The others are sent away for want of a request.
     for stream in idle {
         assert_eq!(rest(stream), "");
     }
-    let left = (IDLE - displaced) as u64;
-    let timed_out = || refused(&get(served.address, "/metrics").1, "header_timeout");
-    assert_eq!(eventually(timed_out, |count| *count >= left), left);
+    // Everyone beyond the seats was displaced, the others left for want of a request: which of
+    // them is which depends on how fast they came, their number does not.
+    let left = || {
+        let exposition = get(served.address, "/metrics").1;
+        refused(&exposition, "displaced") + refused(&exposition, "header_timeout")
+    };
+    assert_eq!(eventually(left, |count| *count >= IDLE as u64), IDLE as u64);
 }
 
 /// Asks for a large exposition and reads none of it beyond the first bytes.

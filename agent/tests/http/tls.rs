@@ -256,8 +256,10 @@ fn a_handshake_that_stalls_keeps_nobody_out() {
     for stream in stalled {
         assert_eq!(rest(stream), "");
     }
-    let (_, exposition) = get_tls(served.address, &client, "/metrics");
-    // All but those displaced: 100 and the one that was served met 64 seats.
-    assert_eq!(refused(&exposition, "displaced"), 37);
-    assert_eq!(refused(&exposition, "tls_handshake"), 63);
+    // Displaced by those behind them, or out of time.
+    let left = || {
+        let exposition = get_tls(served.address, &client, "/metrics").1;
+        refused(&exposition, "displaced") + refused(&exposition, "tls_handshake")
+    };
+    assert_eq!(eventually(left, |count| *count >= 100), 100);
 }
