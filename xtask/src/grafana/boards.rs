@@ -172,6 +172,17 @@ const OVERVIEW: Board = Board {
                     )],
                 },
                 Panel {
+                    title: "Hazards by node",
+                    description: "What can go wrong, before it does: nodes with each hazard. `ipvs-lens doctor` explains them.",
+                    kind: Kind::Table,
+                    unit: "short",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (instance, netns, hazard, source) (ipvs_lens_hazard{<node>} == 1)",
+                        "",
+                    )],
+                },
+                Panel {
                     title: "Services and real servers",
                     description: "What the IPVS tables hold. Services without a real server refuse their clients.",
                     kind: Kind::Lines,
@@ -401,6 +412,33 @@ const NODE: Board = Board {
     description: "What else goes wrong on this node, and can the agent be believed?",
     scope: Scope::Node,
     rows: &[
+        Row {
+            title: "Hazards",
+            panels: &[
+                Panel {
+                    title: "Hazards",
+                    description: "What can go wrong here; observed means it has.",
+                    kind: Kind::States(HELD),
+                    unit: "short",
+                    width: HALF,
+                    queries: &[always(
+                        "max by (instance, netns, hazard, source) (ipvs_lens_hazard{<node>})",
+                        "{{instance}} {{netns}} {{hazard}} {{source}}",
+                    )],
+                },
+                Panel {
+                    title: "Settings",
+                    description: "The sysctls of IPVS that matter.",
+                    kind: Kind::Table,
+                    unit: "short",
+                    width: HALF,
+                    queries: &[always(
+                        "max by (instance, netns, name) (ipvs_lens_sysctl{<node>})",
+                        "",
+                    )],
+                },
+            ],
+        },
         Row {
             title: "Where packets die",
             panels: &[Panel {
