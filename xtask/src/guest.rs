@@ -57,6 +57,7 @@ pub struct Prepared {
     initramfs: PathBuf,
     dir: PathBuf,
     name: &'static str,
+    counting: bool,
     /// Keeps a second guest of this name from writing to the same files.
     _lock: fs::File,
 }
@@ -68,6 +69,29 @@ pub struct Prepared {
 /// # Errors
 /// When any part of the set-up or the build fails.
 pub fn prepare(paths: &Paths, kernel: &Kernel, name: &str, keep_log: bool) -> Result<Prepared> {
+    prepare_with(paths, kernel, name, keep_log, None)
+}
+
+/// A guest whose clock counts instructions, with the programs below `more`.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_counting(
+    paths: &Paths,
+    kernel: &Kernel,
+    name: &str,
+    more: &Path,
+) -> Result<Prepared> {
+    prepare_with(paths, kernel, name, false, Some(more))
+}
+
+fn prepare_with(
+    paths: &Paths,
+    kernel: &Kernel,
+    name: &str,
+    keep_log: bool,
+    more: Option<&Path>,
+) -> Result<Prepared> {
     apt::ensure_program(pins::QEMU_PROGRAM, pins::QEMU_PACKAGE)?;
     let userland = userland::ensure(paths)?;
     let files = kernel::ensure(paths, kernel)?;
@@ -80,6 +104,7 @@ pub fn prepare(paths: &Paths, kernel: &Kernel, name: &str, keep_log: bool) -> Re
         image: files.image,
         initramfs: dir.join("initramfs.cpio"),
         name: kernel.name,
+        counting: more.is_some(),
         dir,
         _lock: lock,
     };
@@ -93,6 +118,7 @@ pub fn prepare(paths: &Paths, kernel: &Kernel, name: &str, keep_log: bool) -> Re
             kernel: &files.tree,
             init: &paths.static_program(LAB),
             agent: &paths.static_program(AGENT),
+            more,
         },
     )?;
     Ok(prepared)
@@ -137,6 +163,7 @@ impl Prepared {
             results_log: &self.dir.join("results.log"),
             interactive,
             forwards,
+            counting: self.counting,
         })
     }
 

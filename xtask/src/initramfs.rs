@@ -18,6 +18,8 @@ pub struct Contents<'a> {
     pub init: &'a Path,
     /// The agent.
     pub agent: &'a Path,
+    /// Root of further programs.
+    pub more: Option<&'a Path>,
 }
 
 /// Empty directories a running system mounts or writes to.
@@ -37,6 +39,9 @@ pub fn write(file: &Path, contents: &Contents) -> Result<()> {
     archive.device("dev/null", 1, 3)?;
     archive.tree(contents.userland)?;
     archive.tree(contents.kernel)?;
+    if let Some(more) = contents.more {
+        archive.tree(more)?;
+    }
     add_program(&mut archive, "init", contents.init)?;
     archive.symlink("bin/lab", "/init")?;
     add_program(&mut archive, "bin/ipvs-lens", contents.agent)?;

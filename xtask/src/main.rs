@@ -4,6 +4,7 @@
 //! pinned toolchain included. Every verb calls the pieces of the set-up it needs by itself.
 
 mod apt;
+mod bench;
 mod bzimage;
 mod cache;
 mod check;
@@ -75,6 +76,8 @@ enum Verb {
     Generate,
     /// Let Prometheus and Alertmanager, oldest and newest, watch the incident
     StackTest,
+    /// Measure what observing costs
+    Bench(bench::BenchArgs),
     /// Fuzz one target
     Fuzz(fuzz::FuzzArgs),
 }
@@ -102,6 +105,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Demo(args) => vm::demo(&paths, args)?,
         Verb::Generate => generate::generate(&paths)?,
         Verb::StackTest => stack::test::verb(&paths)?,
+        Verb::Bench(args) => bench::bench(&paths, args)?,
         Verb::Fuzz(args) => fuzz::fuzz(&paths, args)?,
     }
     Ok(ExitCode::SUCCESS)

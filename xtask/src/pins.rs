@@ -212,6 +212,24 @@ pub const TYPE_TOOLS_PACKAGES: &[&str] = &[
     "zlib1g",
 ];
 
+/// Kernel of the measurement: the one on which Debian's bpftrace works with offsets by hand.
+pub const BENCH_KERNEL: &str = "6.1";
+
+/// Debian packages of bpftrace and the libraries the guest's userland lacks.
+pub const BPFTRACE_PACKAGES: &[&str] = &[
+    "bpftrace",
+    "libbpfcc",
+    "libbz2-1.0",
+    "libclang1-14",
+    "libdw1",
+    "libffi8",
+    "libicu72",
+    "libllvm14",
+    "libstdc++6",
+    "libxml2",
+    "libz3-4",
+];
+
 /// One of the two archives every Debian mirror carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Archive {

@@ -23,6 +23,8 @@ pub struct Machine<'a> {
     pub interactive: bool,
     /// Ports of the host's loopback address that lead into the guest.
     pub forwards: &'a [Forward],
+    /// Whether the guest's clock counts instructions.
+    pub counting: bool,
 }
 
 /// A port of the host's loopback address and the guest's port it leads to.
@@ -62,16 +64,19 @@ const MACHINE: &[&str] = &[
     "tcg,thread=single",
     "-cpu",
     "max",
-    "-smp",
-    "2",
-    "-m",
-    "1024",
     "-no-reboot",
     "-display",
     "none",
     "-nodefaults",
     "-no-user-config",
 ];
+
+/// CPUs and memory of a guest whose clock is that of the host.
+const ORDINARY: &[&str] = &["-smp", "2", "-m", "1024"];
+
+/// One CPU on which an instruction takes a nanosecond and an idle moment none: what is measured
+/// in the guest does not depend on how busy the host is. The memory is for bpftrace's compiler.
+const COUNTING: &[&str] = &["-smp", "1", "-m", "2048", "-icount", "shift=0,sleep=off"];
 
 /// A running guest; dropping it ends it.
 pub struct Guest {
@@ -107,7 +112,8 @@ fn command(machine: &Machine) -> Command {
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "--", pins::QEMU_PROGRAM])
-        .args(MACHINE);
+        .args(MACHINE)
+        .args(if machine.counting { COUNTING } else { ORDINARY });
     command.arg("-kernel").arg(machine.image);
     command.arg("-initrd").arg(machine.initramfs);
     let words: Vec<_> = ARGUMENTS
@@ -175,6 +181,7 @@ mod tests {
                 host: 19_742,
                 guest: 9_742,
             }],
+            counting: false,
         };
         command(&machine)
             .get_args()

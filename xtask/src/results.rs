@@ -28,6 +28,8 @@ pub enum Event {
         #[serde(default)]
         detail: String,
     },
+    /// One measurement, in instructions.
+    Bench(Measurement),
     /// Process 1 could not do what it was asked to; the guest powers off.
     Error {
         /// Why.
@@ -35,6 +37,21 @@ pub enum Event {
     },
     /// All scenarios are over; the guest powers off.
     Done,
+}
+
+/// What one variant cost, in instructions.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Measurement {
+    /// Who watched.
+    pub variant: String,
+    /// Which turn it was.
+    pub round: u32,
+    /// An acknowledgement on an established connection.
+    pub established: u32,
+    /// A SYN that was scheduled.
+    pub scheduled: u32,
+    /// A SYN that followed an old entry to a stale real server.
+    pub reused: u32,
 }
 
 /// How a scenario ended.

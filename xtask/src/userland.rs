@@ -72,6 +72,21 @@ fn link_applets(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes sure bpftrace and its libraries are in the cache and returns their root.
+///
+/// # Errors
+/// When apt cannot provide the packages.
+pub fn ensure_bpftrace(paths: &Paths) -> Result<PathBuf> {
+    let root = paths.cache.join("bpftrace");
+    let stamp = pins::BPFTRACE_PACKAGES.join(" ");
+    cache::ensure(&paths.cache, &root, &stamp, |part| {
+        say("fetching bpftrace and its compiler");
+        unpack(paths, "bpftrace", pins::BPFTRACE_PACKAGES, part)?;
+        Ok(fs::remove_dir_all(part.join("usr/share"))?)
+    })?;
+    Ok(root)
+}
+
 /// Downloads packages and extracts them below `root`; the downloads are not kept.
 ///
 /// # Errors

@@ -206,6 +206,8 @@ impl Report {
                 return Flow::Finished;
             }
             Some(Event::Done) => return Flow::Finished,
+            // Of another mode of the guest.
+            Some(Event::Bench(_)) => {}
             None => print(format!("{name}: {line}")),
         }
         Flow::Continue

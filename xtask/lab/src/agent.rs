@@ -148,6 +148,22 @@ impl Agent {
         self.process.terminate()
     }
 
+    /// Stops it where it is; its programs in the kernel run on.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn pause(&self) -> Result<()> {
+        self.process.pause()
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn resume(&self) -> Result<()> {
+        self.process.resume()
+    }
+
     /// Kills it without asking.
     ///
     /// # Errors

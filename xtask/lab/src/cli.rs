@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::bench;
 use crate::demo;
 use crate::director::{self, Transport};
 use crate::lab::Lab;
@@ -29,6 +30,8 @@ enum Cli {
     Demo,
     /// Plays the incident at the host's word, with Prometheus watching.
     Stack,
+    /// Measures what a packet costs, with and without observers.
+    Bench,
     /// Builds the lab's network and serves until Enter is pressed, or removes it.
     #[command(subcommand)]
     Topology(TopologyCommand),
@@ -93,6 +96,7 @@ pub fn run() -> Result<()> {
         Cli::Scenario { name } => Lab::play(scenarios::find(&name)?.run),
         Cli::Demo => demo::run(),
         Cli::Stack => stack::run(),
+        Cli::Bench => bench::run(),
         Cli::Topology(TopologyCommand::Up) => serve_by_hand(),
         Cli::Topology(TopologyCommand::Down) => {
             director::reset();

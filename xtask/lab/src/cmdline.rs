@@ -13,6 +13,8 @@ pub enum Mode {
     Demo,
     /// Play the incident at the host's word, with Prometheus on the host watching.
     Stack,
+    /// Measure what a packet costs.
+    Bench,
     /// Give the console to a person.
     Shell,
 }
@@ -67,8 +69,11 @@ fn parse_mode(value: &str) -> Result<Mode> {
         "scenarios" => Ok(Mode::Scenarios),
         "demo" => Ok(Mode::Demo),
         "stack" => Ok(Mode::Stack),
+        "bench" => Ok(Mode::Bench),
         "shell" => Ok(Mode::Shell),
-        other => bail!("unknown lab.mode `{other}`; known are scenarios, demo, stack, shell"),
+        other => {
+            bail!("unknown lab.mode `{other}`; known are scenarios, demo, stack, bench, shell")
+        }
     }
 }
 

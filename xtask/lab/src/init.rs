@@ -44,6 +44,8 @@ const DEMO_LIMIT: Duration = Duration::from_secs(240);
 const STACK_LIMIT: Duration = Duration::from_hours(24);
 /// Pause between two looks at a child.
 const CHILD_POLL: Duration = Duration::from_millis(20);
+/// The measurement may take this long: an instruction takes a nanosecond of its clock.
+const BENCH_LIMIT: Duration = Duration::from_secs(3_600);
 /// What a scenario or the demo prints on stderr, for the host.
 const DETAIL_PATH: &str = "/tmp/scenario.stderr";
 /// Longest detail sent to the host, in bytes: its end says most.
@@ -117,6 +119,7 @@ fn serve() -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     match request.mode {
         Mode::Scenarios => run_scenarios(&request, release.trim()),
+        Mode::Bench => run_lab(&["bench"], BENCH_LIMIT),
         Mode::Demo => run_lab(&["demo"], DEMO_LIMIT),
         Mode::Stack => run_lab(&["stack"], STACK_LIMIT),
         Mode::Shell => run_shell(release.trim()),

@@ -1,6 +1,7 @@
 //! Everything that runs inside the test guest: as PID 1 its init, else a tool for use by hand.
 
 mod agent;
+mod bench;
 mod bpf;
 mod btf;
 mod cli;

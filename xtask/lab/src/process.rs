@@ -91,6 +91,22 @@ impl Process {
         Ok(())
     }
 
+    /// Stops it where it is; programs it has in the kernel run on.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
     /// Kills it without asking.
     ///
     /// # Errors

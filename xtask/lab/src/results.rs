@@ -48,6 +48,19 @@ pub enum Event<'a> {
         /// Why it failed or was skipped; empty when it passed.
         detail: &'a str,
     },
+    /// One measurement, in instructions.
+    Bench {
+        /// Who watched.
+        variant: &'a str,
+        /// Which turn it was.
+        round: u32,
+        /// An acknowledgement on an established connection.
+        established: u64,
+        /// A SYN that was scheduled.
+        scheduled: u64,
+        /// A SYN that followed an old entry to a stale real server.
+        reused: u64,
+    },
     /// Init itself failed.
     Error {
         /// Why.

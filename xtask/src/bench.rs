@@ -1,0 +1,204 @@
+//! `cargo xtask bench`: what observing costs, counted in instructions.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Subcommand};
+
+use crate::guest::{self, Flow};
+use crate::paths::Paths;
+use crate::results::{self, Event, Measurement};
+use crate::{kernel, pins, userland};
+
+/// Longest measurement; it compiles bpftrace's script under emulation, once a round.
+const LIMIT: Duration = Duration::from_mins(60);
+
+/// Who watches, in the order of the table; the first is what the others are compared with.
+const VARIANTS: &[&str] = &[
+    "nobody",
+    "empty fexit",
+    "agent fexit",
+    "empty kprobe",
+    "agent kprobe",
+    "bpftrace",
+];
+
+/// Largest and smallest of the rounds may differ by so much of the smallest.
+const REPEATABLE: f64 = 0.02;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Instructions a packet costs with nobody watching, empty programs, the agent, bpftrace
+    Packet {
+        /// Kernel to boot
+        #[arg(default_value = pins::BENCH_KERNEL)]
+        kernel: String,
+    },
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When the guest fails, or the rounds differ too much to mean anything.
+pub fn bench(paths: &Paths, args: &BenchArgs) -> Result<()> {
+    let What::Packet { kernel } = &args.what;
+    let bpftrace = userland::ensure_bpftrace(paths)?;
+    let name = format!("{kernel} bench");
+    let guest = guest::prepare_counting(paths, kernel::find(kernel)?, &name, &bpftrace)?;
+    let mut measured = Vec::new();
+    let mut failure = None;
+    guest
+        .follow(&["lab.mode=bench".to_owned()], LIMIT, |line| {
+            match results::parse(line) {
+                Some(Event::Bench(one)) => {
+                    println!("round {}: {}", one.round + 1, one.variant);
+                    measured.push(one);
+                }
+                Some(Event::Done) => return Flow::Finished,
+                Some(Event::Error { detail }) => {
+                    failure = Some(detail);
+                    return Flow::Finished;
+                }
+                Some(_) => {}
+                None => println!("{line}"),
+            }
+            Flow::Continue
+        })
+        .context("the measurement did not finish")?;
+    if let Some(detail) = failure {
+        bail!("the measurement failed: {detail}");
+    }
+    print!("{}", report(&measured)?);
+    Ok(())
+}
+
+/// The table: medians of the rounds, what each variant adds, and the ratios that matter.
+fn report(measured: &[Measurement]) -> Result<String> {
+    let mut rounds: BTreeMap<&str, Vec<[f64; 3]>> = BTreeMap::new();
+    for one in measured {
+        let of_variant = rounds.entry(one.variant.as_str()).or_default();
+        of_variant.push([one.established, one.scheduled, one.reused].map(f64::from));
+    }
+    let medians: BTreeMap<&str, [f64; 3]> = rounds
+        .iter()
+        .map(|(variant, costs)| (*variant, [0, 1, 2].map(|kind| median(costs, kind))))
+        .collect();
+    let nobody = medians
+        .get(VARIANTS[0])
+        .context("the bare kernel was not measured")?;
+    let mut text = String::from(
+        "| watching | packet of an established connection | added | SYN, scheduled | added | SYN, reused | added |\n|---|---|---|---|---|---|---|\n",
+    );
+    for variant in VARIANTS {
+        let Some(costs) = medians.get(variant) else {
+            continue;
+        };
+        write!(text, "| {variant} |")?;
+        for (cost, bare) in costs.iter().zip(nobody) {
+            write!(text, " {cost:.0} | {:.0} |", cost - bare)?;
+        }
+        text.push('\n');
+    }
+    text.push_str(
+        "\n| added cost | established | SYN, scheduled | SYN, reused |\n|---|---|---|---|\n",
+    );
+    for (above, below) in [
+        ("agent fexit", "empty fexit"),
+        ("agent kprobe", "empty kprobe"),
+        ("agent fexit", "agent kprobe"),
+        ("agent fexit", "bpftrace"),
+        ("agent kprobe", "bpftrace"),
+    ] {
+        let (Some(one), Some(other)) = (medians.get(above), medians.get(below)) else {
+            continue;
+        };
+        write!(text, "| {above} / {below} |")?;
+        for kind in 0..3 {
+            let ratio = (one[kind] - nobody[kind]) / (other[kind] - nobody[kind]);
+            write!(text, " {ratio:.2} |")?;
+        }
+        text.push('\n');
+    }
+    for (variant, costs) in &rounds {
+        let spread = [0, 1, 2].map(|kind| spread(costs, kind));
+        let largest = spread.into_iter().fold(0.0, f64::max);
+        ensure!(
+            largest <= REPEATABLE,
+            "{text}\nrounds of `{variant}` differ by {:.1} %, want {:.1} % at most: these numbers mean nothing",
+            largest * 100.0,
+            REPEATABLE * 100.0
+        );
+    }
+    Ok(text)
+}
+
+fn sorted(costs: &[[f64; 3]], kind: usize) -> Vec<f64> {
+    let mut values: Vec<f64> = costs.iter().map(|cost| cost[kind]).collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn median(costs: &[[f64; 3]], kind: usize) -> f64 {
+    let values = sorted(costs, kind);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Largest less smallest, as a share of the smallest.
+fn spread(costs: &[[f64; 3]], kind: usize) -> f64 {
+    let values = sorted(costs, kind);
+    match (values.first(), values.last()) {
+        (Some(first), Some(last)) => (last - first) / first,
+        _ => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::report;
+    use crate::results::Measurement;
+
+    fn measured(variant: &str, established: u32) -> Measurement {
+        Measurement {
+            variant: variant.to_owned(),
+            round: 0,
+            established,
+            scheduled: established * 2,
+            reused: established * 3,
+        }
+    }
+
+    #[test]
+    fn costs_are_per_packet_and_ratios_of_what_is_added() {
+        let text = report(&[
+            measured("nobody", 1_000),
+            measured("empty fexit", 1_010),
+            measured("agent fexit", 1_020),
+        ])
+        .expect("the bare kernel was measured");
+        assert!(
+            text.contains("| empty fexit | 1010 | 10 | 2020 | 20 | 3030 | 30 |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| agent fexit / empty fexit | 2.00 | 2.00 | 2.00 |"),
+            "{text}"
+        );
+        assert!(!text.contains("bpftrace"), "{text}");
+    }
+
+    #[test]
+    fn rounds_that_differ_mean_nothing() {
+        let refused = report(&[measured("nobody", 1_000), measured("nobody", 1_030)]);
+        assert!(refused.is_err_and(|error| error.to_string().contains("differ by 3.0 %")));
+        assert!(report(&[measured("agent fexit", 1)]).is_err());
+    }
+}
