@@ -3,6 +3,10 @@
 use std::{env, error::Error, fs, path::Path, process::Command};
 
 use aya_build::{Package, Toolchain};
+use object::build::elf::{Builder, SectionData};
+
+/// The kernel programs, one for each way records leave the kernel.
+const OBJECTS: [&str; 2] = ["ipvs-lens-ring", "ipvs-lens-perf"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     note(
@@ -16,12 +20,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     if env::var_os("CARGO_CFG_FUZZING").is_some() {
         // The fuzz targets never load the programs; do not make every run build them.
         let directory = env::var("OUT_DIR")?;
-        for object in ["ipvs-lens-ring", "ipvs-lens-perf"] {
+        for object in OBJECTS {
             fs::write(Path::new(&directory).join(object), [])?;
         }
         return Ok(());
     }
-    build_kernel_programs()
+    build_kernel_programs()?;
+    let directory = env::var("OUT_DIR")?;
+    for object in OBJECTS {
+        strip(&Path::new(&directory).join(object))?;
+    }
+    Ok(())
+}
+
+/// Removes what only debuggers read: most of the file, and twice in the binary.
+fn strip(file: &Path) -> Result<(), Box<dyn Error>> {
+    let bytes = fs::read(file)?;
+    let mut object = Builder::read(&*bytes)?;
+    for section in &mut object.sections {
+        section.delete =
+            section.name.starts_with(b".debug_") || section.name.starts_with(b".rel.debug_");
+    }
+    object.delete_orphans();
+    // The linker keeps names of sections and of symbols in one table, this writer wants two.
+    let names = object.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    object.write(&mut stripped)?;
+    Ok(fs::write(file, stripped)?)
 }
 
 /// Hands the first line a command prints to the crate, `unknown` if it cannot run.
