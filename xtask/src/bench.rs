@@ -60,7 +60,14 @@ pub fn bench(paths: &Paths, args: &BenchArgs) -> Result<()> {
         .follow(&["lab.mode=bench".to_owned()], LIMIT, |line| {
             match results::parse(line) {
                 Some(Event::Bench(one)) => {
-                    println!("round {}: {}", one.round + 1, one.variant);
+                    println!(
+                        "round {}, {}: {} established, {} scheduled, {} reused",
+                        one.round + 1,
+                        one.variant,
+                        one.established,
+                        one.scheduled,
+                        one.reused
+                    );
                     measured.push(one);
                 }
                 Some(Event::Done) => return Flow::Finished,
