@@ -30,6 +30,8 @@ pub enum Command {
     Trace(TraceArgs),
     /// Say whether `run` with these options would accept them, and the files they name.
     CheckConfig(RunArgs),
+    /// Show services and real servers as they are now, with what each is given.
+    Top(TopArgs),
 }
 
 /// Options of every verb.
@@ -103,6 +105,32 @@ pub struct TraceArgs {
     pub common: CommonArgs,
 }
 
+/// `ipvs-lens top`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TopArgs {
+    /// Print the table after one interval, and stop
+    #[arg(long)]
+    pub once: bool,
+    /// Seconds between two readings of the IPVS table, 1 to 300 [env: IPVS_LENS_INTERVAL_S] [default: 2]
+    #[arg(long, value_name = "S")]
+    pub interval_s: Option<String>,
+    /// What is shown first: name, active, new, stale or draining [env: IPVS_LENS_SORT] [default: name]
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
+    /// Only services and real servers whose name contains this [env: IPVS_LENS_FILTER]
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Form of what --once prints: text or json [env: IPVS_LENS_FORMAT] [default: text]
+    #[arg(long, value_name = "FORM")]
+    pub format: Option<String>,
+    /// How it observes.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
+    /// Options of every verb.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
 /// `ipvs-lens doctor`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DoctorArgs {
@@ -160,6 +188,18 @@ impl Command {
                     ("facts", &args.facts),
                     ("save_facts", &args.save_facts),
                 ],
+            ),
+            Self::Top(args) => (
+                &args.common,
+                observed(
+                    &args.observe,
+                    vec![
+                        ("interval_s", &args.interval_s),
+                        ("sort", &args.sort),
+                        ("filter", &args.filter),
+                        ("format", &args.format),
+                    ],
+                ),
             ),
         };
         let level = ("log_level", &common.log_level);
@@ -244,7 +284,11 @@ mod tests {
     #[test]
     fn every_flag_names_its_variable_and_has_a_key() {
         for verb in Cli::command().get_subcommands() {
-            for flag in verb.get_arguments().filter(|flag| flag.get_id() != "help") {
+            let settings = verb.get_arguments().filter(|flag| {
+                // What to do, not how: nobody wants that from a file.
+                !["help", "once"].contains(&flag.get_id().as_str())
+            });
+            for flag in settings {
                 let key = flag.get_id().to_string();
                 let variable = format!("[env: IPVS_LENS_{}]", key.to_uppercase());
                 let help = flag.get_help().unwrap().to_string();

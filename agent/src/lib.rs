@@ -25,3 +25,4 @@ pub mod status;
 pub mod table;
 #[cfg(test)]
 mod testing;
+pub mod top;

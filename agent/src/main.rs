@@ -8,6 +8,7 @@ use ipvs_lens::cli::{Cli, Command};
 use ipvs_lens::error::{Exit, Failure};
 use ipvs_lens::settings::{Process, Settings, SettingsError};
 use ipvs_lens::{doctor, run};
+use log::LevelFilter;
 
 fn main() -> ExitCode {
     // Wrong usage ends inside `parse`, with status 2.
@@ -23,8 +24,15 @@ fn main() -> ExitCode {
 
 fn execute(command: &Command) -> anyhow::Result<Exit> {
     let settings = Settings::load(&command.typed(), &Process)?;
+    // Lines of the log would be written across the screen that `top` draws.
+    let draws = matches!(command, Command::Top(args) if !args.once);
+    let level = if draws {
+        LevelFilter::Off
+    } else {
+        settings.log_level
+    };
     env_logger::Builder::new()
-        .filter_level(settings.log_level)
+        .filter_level(level)
         .target(env_logger::Target::Stderr)
         .try_init()
         .context("cannot set up logging")?;
@@ -36,6 +44,7 @@ fn execute(command: &Command) -> anyhow::Result<Exit> {
             println!("the configuration is good");
         }
         Command::Doctor(_) => return Ok(doctor::run(&settings, &mut std::io::stdout())?),
+        Command::Top(args) => run::top(&settings, args.once)?,
     }
     Ok(Exit::Done)
 }

@@ -18,6 +18,7 @@ use crate::probes::attach::Programs;
 use crate::source::Source;
 use crate::source::table::{Reading, TableSource};
 use crate::status::{SharedStatus, TableStatus};
+use crate::table::conclusion::Conclusion;
 use crate::table::tables::Tables;
 
 /// Where findings go besides the metrics.
@@ -28,11 +29,27 @@ pub trait Sink {
     /// Why nothing more can be told there.
     fn finding(&mut self, now: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()>;
 
+    /// Something was concluded from the IPVS tables.
+    ///
+    /// # Errors
+    /// As [`Self::finding`].
+    fn conclusion(&mut self, _: MonoNs, _: &Conclusion, _: &WallAnchor) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The IPVS tables were read again.
-    fn tables(&mut self, _now: MonoNs, _tables: &Tables) {}
+    ///
+    /// # Errors
+    /// As [`Self::finding`].
+    fn tables(&mut self, _now: MonoNs, _tables: &Tables) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Called at every drain, for what is told by time and not by a finding.
-    fn tick(&mut self, now: MonoNs);
+    ///
+    /// # Errors
+    /// As [`Self::finding`].
+    fn tick(&mut self, now: MonoNs) -> io::Result<()>;
 
     /// Nothing more will come.
     fn finish(&mut self);
@@ -94,7 +111,7 @@ impl<S: Sink> Observer<S> {
             }
         }
         session.programs.flush_logs();
-        self.handle_readings(session, now);
+        self.handle_readings(session, now)?;
         self.advance(now)
     }
 
@@ -104,7 +121,7 @@ impl<S: Sink> Observer<S> {
     /// Those of the sink.
     pub fn advance(&mut self, now: MonoNs) -> io::Result<()> {
         self.correlator.handle_timeout(now);
-        self.sink.tick(now);
+        self.sink.tick(now)?;
         self.tell(now)
     }
 
@@ -173,9 +190,9 @@ impl<S: Sink> Observer<S> {
         }
     }
 
-    fn handle_readings(&mut self, session: &mut Session, now: MonoNs) {
+    fn handle_readings(&mut self, session: &mut Session, now: MonoNs) -> io::Result<()> {
         let Some(table) = &mut session.table else {
-            return;
+            return Ok(());
         };
         let mut read = false;
         while let Some(reading) = table.poll() {
@@ -197,11 +214,12 @@ impl<S: Sink> Observer<S> {
                 }
             }
         }
-        if read {
-            self.sink.tables(now, &self.tables);
-            let tables = table_statuses(&self.tables);
-            self.status.update(|status| status.tables = tables);
+        if !read {
+            return Ok(());
         }
+        let tables = table_statuses(&self.tables);
+        self.status.update(|status| status.tables = tables);
+        self.sink.tables(now, &self.tables)
     }
 
     fn tell(&mut self, now: MonoNs) -> io::Result<()> {
@@ -210,6 +228,9 @@ impl<S: Sink> Observer<S> {
         while let Some(finding) = self.correlator.poll_output() {
             self.metrics.finding(&finding, &clocks);
             told = told.and(self.sink.finding(now, &finding, &clocks));
+        }
+        while let Some(conclusion) = self.tables.poll() {
+            told = told.and(self.sink.conclusion(now, &conclusion, &clocks));
         }
         self.metrics.correlated(self.correlator.counters());
         told

@@ -44,8 +44,10 @@ use crate::probes::table::{IPVS_MODULE, PROBES, Way};
 use crate::settings::{Attach, Emit, Format, Settings};
 use crate::source::table::{NETNS_MAX, TableSource};
 use crate::status::{ProbeState, ProbeStatus, SharedStatus, State, Status};
+use crate::table::conclusion::Conclusion;
 use crate::table::draining::DRAINING_MAX;
 use crate::table::tables::Tables;
+use crate::top::{self, view::Choice};
 
 /// Where the node's own files are.
 const ROOT: &str = "/";
@@ -110,6 +112,36 @@ pub fn trace(settings: &Settings) -> Result<(), Failure> {
         format: settings.format,
     };
     runtime()?.block_on(Agent::new(settings, &facts).observe(lines))
+}
+
+/// `ipvs-lens top`: shows the tables until told to stop, or prints them `once`.
+///
+/// # Errors
+/// As [`run`].
+pub fn top(settings: &Settings, once: bool) -> Result<(), Failure> {
+    let facts = observable()?;
+    let settings = Settings {
+        table_interval: settings.top_interval,
+        ..settings.clone()
+    };
+    let choice = Choice {
+        sort: settings.sort,
+        filter: settings.filter.clone(),
+        ..Choice::default()
+    };
+    let agent = Agent::new(&settings, &facts);
+    if once {
+        let once = top::Once::new(choice, settings.format);
+        return runtime()?.block_on(agent.observe(once));
+    }
+    if !top::has_terminal() {
+        return Err(Failure::failed(
+            "stdout is no terminal, and `top` draws on one; use --once to print the table",
+        ));
+    }
+    let live = top::Live::open(choice)
+        .map_err(|error| Failure::failed(format!("the terminal cannot be used: {error}")))?;
+    runtime()?.block_on(agent.observe(live))
 }
 
 /// What this node is, once nothing stands in the way of observing it.
@@ -530,9 +562,17 @@ impl Log {
 }
 
 impl Sink for Log {
-    fn tables(&mut self, now: MonoNs, tables: &Tables) {
+    fn conclusion(&mut self, now: MonoNs, told: &Conclusion, _: &WallAnchor) -> io::Result<()> {
+        for line in self.limiter.conclusion(now, told) {
+            log::warn!("{line}");
+        }
+        Ok(())
+    }
+
+    fn tables(&mut self, now: MonoNs, tables: &Tables) -> io::Result<()> {
         let shown = Shown::of(tables, self.which, now, &WallAnchor::now());
         self.tables.set(shown);
+        Ok(())
     }
 
     fn finding(&mut self, now: MonoNs, finding: &Finding, _: &WallAnchor) -> io::Result<()> {
@@ -542,10 +582,11 @@ impl Sink for Log {
         Ok(())
     }
 
-    fn tick(&mut self, now: MonoNs) {
+    fn tick(&mut self, now: MonoNs) -> io::Result<()> {
         for line in self.limiter.suppressed(now) {
             log::warn!("{line}");
         }
+        Ok(())
     }
 
     fn finish(&mut self) {
@@ -562,11 +603,17 @@ struct Lines {
 }
 
 impl Sink for Lines {
+    fn conclusion(&mut self, _: MonoNs, told: &Conclusion, clocks: &WallAnchor) -> io::Result<()> {
+        trace::write_conclusion(&mut self.out, told, clocks, self.format)
+    }
+
     fn finding(&mut self, _: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()> {
         trace::write_line(&mut self.out, finding, clocks, self.format)
     }
 
-    fn tick(&mut self, _now: MonoNs) {}
+    fn tick(&mut self, _now: MonoNs) -> io::Result<()> {
+        Ok(())
+    }
 
     fn finish(&mut self) {}
 }

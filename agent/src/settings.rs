@@ -17,6 +17,7 @@ use thiserror::Error;
 use crate::cli::Typed;
 use crate::outputs::metrics::table::RealServers;
 use crate::probes::table::Way;
+use crate::top::view::SortBy;
 
 /// Every key of the configuration file; a flag has `-` for `_`, a variable is in capitals.
 pub const KEYS: &[&str] = &[
@@ -34,6 +35,9 @@ pub const KEYS: &[&str] = &[
     "real_servers",
     "facts",
     "save_facts",
+    "interval_s",
+    "sort",
+    "filter",
 ];
 
 /// Prefix of the environment variables.
@@ -111,6 +115,12 @@ pub struct Settings {
     pub facts: Option<PathBuf>,
     /// Where to save facts.
     pub save_facts: Option<PathBuf>,
+    /// As `table_interval`, for `top`.
+    pub top_interval: Duration,
+    /// What `top` sorts by.
+    pub sort: SortBy,
+    /// What names in `top` must contain.
+    pub filter: String,
 }
 
 /// Where a value came from.
@@ -230,6 +240,9 @@ impl Settings {
             )?,
             facts: values.text("facts").map(PathBuf::from),
             save_facts: values.text("save_facts").map(PathBuf::from),
+            top_interval: values.checked("interval_s", "1 to 300", "2", table_interval)?,
+            sort: values.checked("sort", "name, active, new, stale or draining", "name", sort)?,
+            filter: values.text("filter").unwrap_or_default().to_owned(),
         })
     }
 }
@@ -257,6 +270,11 @@ fn real_servers(text: &str) -> Option<RealServers> {
         "none" => Some(RealServers::None),
         _ => None,
     }
+}
+
+fn sort(text: &str) -> Option<SortBy> {
+    let found = SortBy::ALL.iter().find(|sort| sort.word() == text);
+    found.copied()
 }
 
 fn emit(text: &str) -> Option<Emit> {
@@ -468,6 +486,9 @@ mod tests {
             real_servers: RealServers::Abnormal,
             facts: None,
             save_facts: None,
+            top_interval: Duration::from_secs(2),
+            sort: SortBy::Name,
+            filter: String::new(),
         };
         assert_eq!(settings, expected);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::MonoNs;
 use crate::correlate::{Finding, FindingKind};
+use crate::table::conclusion::Conclusion;
 
 /// Findings of one kind logged per [`PERIOD`].
 pub const LINES_PER_PERIOD: u32 = 5;
@@ -18,7 +19,7 @@ pub const PERIOD: Duration = Duration::from_secs(10);
 /// Lets some findings of each kind through.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    kinds: BTreeMap<FindingKind, Budget>,
+    kinds: BTreeMap<&'static str, Budget>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,15 +37,29 @@ impl Limiter {
         if finding.kind == FindingKind::Decision {
             return Vec::new();
         }
+        self.allowed(now, finding.kind.word(), || finding.to_string())
+    }
+
+    /// As [`Self::lines`], for what was concluded from the IPVS table.
+    pub fn conclusion(&mut self, now: MonoNs, conclusion: &Conclusion) -> Vec<String> {
+        self.allowed(now, conclusion.kind(), || conclusion.to_string())
+    }
+
+    fn allowed(
+        &mut self,
+        now: MonoNs,
+        kind: &'static str,
+        text: impl FnOnce() -> String,
+    ) -> Vec<String> {
         let mut lines: Vec<String> = self.suppressed(now).collect();
-        let budget = self.kinds.entry(finding.kind).or_insert(Budget {
+        let budget = self.kinds.entry(kind).or_insert(Budget {
             since: now,
             lines: 0,
             suppressed: 0,
         });
         if budget.lines < LINES_PER_PERIOD {
             budget.lines += 1;
-            lines.push(finding.to_string());
+            lines.push(text());
         } else {
             budget.suppressed += 1;
         }
@@ -58,7 +73,7 @@ impl Limiter {
         self.kinds.retain(|kind, budget| {
             let over = over(budget);
             if over && budget.suppressed > 0 {
-                lines.push(left_out(*kind, budget.suppressed));
+                lines.push(left_out(kind, budget.suppressed));
             }
             !over
         });
@@ -74,11 +89,8 @@ impl Limiter {
     }
 }
 
-fn left_out(kind: FindingKind, count: u64) -> String {
-    format!(
-        "{count} more findings of kind {} not logged; `ipvs-lens trace` shows all",
-        kind.word()
-    )
+fn left_out(kind: &str, count: u64) -> String {
+    format!("{count} more findings of kind {kind} not logged; `ipvs-lens trace` shows all")
 }
 
 #[cfg(test)]

@@ -3,19 +3,21 @@
 //! The JSON object is the finding's own with `time` in front: the wall time as RFC 3339 in UTC
 //! with milliseconds. Its fields are promised in `docs/findings.md`.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::clock::WallAnchor;
+use crate::clock::{MonoNs, WallAnchor};
 use crate::correlate::Finding;
 use crate::settings::Format;
+use crate::table::conclusion::Conclusion;
 
 #[derive(Serialize)]
-struct JsonLine<'a> {
+struct JsonLine<'a, T> {
     time: String,
     #[serde(flatten)]
-    finding: &'a Finding,
+    finding: &'a T,
 }
 
 /// Writes one line and flushes it, so that a reader sees it at once.
@@ -28,7 +30,30 @@ pub fn write_line(
     clocks: &WallAnchor,
     format: Format,
 ) -> io::Result<()> {
-    let time = humantime::format_rfc3339_millis(clocks.wall(finding.at)).to_string();
+    write(out, finding.at, finding, clocks, format)
+}
+
+/// As [`write_line`], for what was concluded from the IPVS table.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_conclusion(
+    out: &mut impl Write,
+    conclusion: &Conclusion,
+    clocks: &WallAnchor,
+    format: Format,
+) -> io::Result<()> {
+    write(out, conclusion.at(), conclusion, clocks, format)
+}
+
+fn write<T: Serialize + Display>(
+    out: &mut impl Write,
+    at: MonoNs,
+    finding: &T,
+    clocks: &WallAnchor,
+    format: Format,
+) -> io::Result<()> {
+    let time = humantime::format_rfc3339_millis(clocks.wall(at)).to_string();
     match format {
         Format::Text => writeln!(out, "{time} {finding}")?,
         Format::Json => {
@@ -46,7 +71,6 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::clock::MonoNs;
     use crate::correlate::{Correlator, FindingKind};
     use crate::event::Event;
     use crate::testing::{sample_attempt, sample_syn_drop};

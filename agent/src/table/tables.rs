@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use agent_common::count::CountKey;
 
-use super::draining::{Concluded, Drain, Draining};
+use super::conclusion::Conclusion;
+use super::draining::{Drain, Draining};
 use super::given::{Counters, Given, Place};
 use super::skew::{Skew, Spread};
 use super::{RealServerRow, ServiceRow, Snapshot};
@@ -17,22 +18,6 @@ use crate::event::{Change, NetnsId, RealServerChanged, Service};
 
 /// Services that wait to be told to have nobody left: more in one reading are one incident.
 const VACANT_MAX: usize = 10_000;
-
-/// What was concluded from the tables.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Conclusion {
-    /// Of a draining real server.
-    Draining(Concluded),
-    /// A service that had real servers to choose from has none any more.
-    NoRealServer {
-        /// Which.
-        service: Service,
-        /// When that was read.
-        at: MonoNs,
-        /// Real servers it still lists, all with weight 0.
-        draining: usize,
-    },
-}
 
 /// Rates of one real server between the last two readings of the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -110,6 +95,7 @@ pub struct Tables {
     failed: BTreeMap<NetnsId, String>,
     counters: Counters,
     counted_at: Option<MonoNs>,
+    counted: u64,
     rates: BTreeMap<Place, Rates>,
     draining: Draining,
     skew: Skew,
@@ -159,6 +145,7 @@ impl Tables {
 
     /// The kernel's counters as they were read at `at`.
     pub fn handle_counts(&mut self, at: MonoNs, counts: &[(CountKey, u64)]) {
+        self.counted += 1;
         let given = self.counters.since_last(counts);
         self.draining.handle_given(at, &given);
         let tables = &self.snapshots;
@@ -189,6 +176,12 @@ impl Tables {
     /// The next conclusion.
     pub fn poll(&mut self) -> Option<Conclusion> {
         self.conclusions.pop_front()
+    }
+
+    /// How often the counters were read; rates are known from the second time on.
+    #[must_use]
+    pub const fn counted(&self) -> u64 {
+        self.counted
     }
 
     /// The last reading of every table.
