@@ -12,6 +12,10 @@ pub struct Config {
     pub emit_syn_drops: u32,
     /// 1: the `kfree_skb` tracepoint carries a drop reason; 0 (before 5.17): only a location.
     pub has_drop_reasons: u32,
+    /// Always 0; the compiler would put it there.
+    pub pad: u32,
+    /// How long after its latest SYN an unanswered stale attempt has timed out.
+    pub outcome_timeout_ns: u64,
 }
 
 /// Kernel functions whose drops are told apart by location where there are no reasons.
@@ -48,7 +52,7 @@ pub const ALL_DECISIONS: u32 = decision_bit(Decision::Scheduled)
 
 #[cfg(feature = "user")]
 mod user {
-    // SAFETY: `#[repr(C)]`, three `u32`, no padding.
+    // SAFETY: `#[repr(C)]`, padding spelled out.
     unsafe impl aya::Pod for super::Config {}
     // SAFETY: `#[repr(C)]`, padding spelled out.
     unsafe impl aya::Pod for super::DropLocation {}

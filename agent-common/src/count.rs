@@ -15,6 +15,14 @@ pub const COUNTS_MAX: u32 = 16_384;
 pub const TALLY_ATTEMPT: u8 = 1;
 /// [`CountKey::tally`]: one SYN packet that died on this node, with its cause.
 pub const TALLY_SYN_DROP: u8 = 2;
+/// [`CountKey::tally`]: what became of one stale attempt.
+pub const TALLY_OUTCOME: u8 = 3;
+/// [`CountKey::tally`]: one retransmitted SYN.
+pub const TALLY_RETRANSMIT: u8 = 4;
+/// [`CountKey::tally`]: one datagram to a stale real server.
+pub const TALLY_STALE_DATAGRAM: u8 = 5;
+/// [`CountKey::tally`]: one flow of datagrams that was seen to go to a stale real server.
+pub const TALLY_STALE_FLOW: u8 = 6;
 
 /// What is counted, for whom. The value is a `u64` per CPU.
 #[repr(C)]
@@ -37,12 +45,14 @@ pub struct CountKey {
     pub service: ServiceKey,
     /// Real server the SYN was sent to or was bound to; [`RealServerKey::NONE`] if none.
     pub real_server: RealServerKey,
-    /// [`TALLY_ATTEMPT`] or [`TALLY_SYN_DROP`].
+    /// `TALLY_*`.
     pub tally: u8,
-    /// [`crate::verdict::Decision`] of an attempt; 0 for a SYN drop.
+    /// [`crate::verdict::Decision`] of an attempt; else 0.
     pub decision: u8,
     /// [`crate::verdict::StaleCause`] when `decision` is `ReusedStale`,
-    /// [`crate::verdict::DropCause`] when it is `Dropped` or for a SYN drop, else 0.
+    /// [`crate::verdict::DropCause`] when it is `Dropped` or for a SYN drop,
+    /// [`crate::verdict::Outcome`] of a stale attempt, [`crate::verdict::Lost`] of a retransmit,
+    /// else 0.
     pub cause: u8,
     /// Always 0.
     pub pad: u8,

@@ -12,6 +12,8 @@
 pub mod attempt;
 pub mod config;
 pub mod count;
+pub mod flow;
+pub mod follow;
 pub mod key;
 pub mod layout;
 pub mod record;

@@ -25,6 +25,10 @@ pub const CHANGE_WEIGHT_SET: u8 = 1;
 pub const CHANGE_ADDED: u8 = 2;
 /// [`RealServerRecord::change`]: removed from its service.
 pub const CHANGE_REMOVED: u8 = 3;
+/// [`RecordHeader::kind`] of an [`OutcomeRecord`].
+pub const KIND_OUTCOME: u16 = 3;
+/// [`RecordHeader::kind`] of a [`DatagramRecord`].
+pub const KIND_DATAGRAM: u16 = 4;
 
 /// First bytes of every record.
 #[repr(C)]
@@ -118,7 +122,62 @@ pub struct RealServerRecord {
     pub pad: [u8; 3],
 }
 
+/// What became of an attempt that was sent to a stale real server.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct OutcomeRecord {
+    /// `kind` is [`KIND_OUTCOME`].
+    pub header: RecordHeader,
+    /// When IPVS had decided about the attempt's first SYN.
+    pub since_ns: u64,
+    /// Who asked whom.
+    pub tuple: TupleKey,
+    /// Initial sequence number of the attempt, host order.
+    pub isn: u32,
+    /// Service the attempt belongs to.
+    pub service: ServiceKey,
+    /// The stale real server.
+    pub real_server: RealServerKey,
+    /// Its weight at the decision.
+    pub weight: i32,
+    /// SYNs of this attempt seen after the first.
+    pub retransmits: u16,
+    /// [`crate::verdict::Outcome`].
+    pub outcome: u8,
+    /// [`crate::verdict::StaleCause`].
+    pub cause: u8,
+}
+
+/// A flow of datagrams goes to a stale real server.
+///
+/// Written for the first such datagram of a flow, then at most once in
+/// [`crate::flow::EVIDENCE_EVERY_NS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DatagramRecord {
+    /// `kind` is [`KIND_DATAGRAM`].
+    pub header: RecordHeader,
+    /// When the flow was first seen to go there.
+    pub since_ns: u64,
+    /// Datagrams seen to go there.
+    pub datagrams: u64,
+    /// Who sends to whom.
+    pub tuple: TupleKey,
+    /// Service the flow belongs to.
+    pub service: ServiceKey,
+    /// The stale real server.
+    pub real_server: RealServerKey,
+    /// Its weight now.
+    pub weight: i32,
+    /// 1: it was removed from its service, and IPVS dropped the datagram.
+    pub removed: u8,
+    /// Always 0.
+    pub pad: [u8; 7],
+}
+
 const _: () = assert!(size_of::<RecordHeader>() == 16);
+const _: () = assert!(size_of::<OutcomeRecord>() == 128);
+const _: () = assert!(size_of::<DatagramRecord>() == 136);
 const _: () = assert!(size_of::<AttemptRecord>() == 144);
 const _: () = assert!(size_of::<SynDropRecord>() == 80);
 const _: () = assert!(size_of::<RealServerRecord>() == 72);

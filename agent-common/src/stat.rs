@@ -25,6 +25,8 @@ pub enum Stat {
     /// Lost attempt: the entry IPVS returned does not carry the addresses of the packet that asked
     /// for it, so the layout is wrong for this kernel. Nothing is counted from then on.
     LayoutContradicted = 9,
+    /// Lost outcome: more than [`crate::follow::FOLLOWED_MAX`] stale attempts are on their way.
+    FollowedFull = 10,
 }
 
 impl Stat {
@@ -40,6 +42,7 @@ impl Stat {
         Self::VerdictMissed,
         Self::CallsFull,
         Self::LayoutContradicted,
+        Self::FollowedFull,
     ];
 
     /// Number of members, as the size of the map.
@@ -59,6 +62,7 @@ impl Stat {
             Self::VerdictMissed => Some("verdict_missed"),
             Self::CallsFull => Some("calls_full"),
             Self::LayoutContradicted => Some("layout_contradicted"),
+            Self::FollowedFull => Some("followed_full"),
         }
     }
 }

@@ -87,3 +87,29 @@ words! {
         RpFilter = 10, "rp_filter";
     }
 }
+
+words! {
+    /// What became of an attempt that was sent to a stale real server.
+    Outcome {
+        /// The connection was opened: the real server was still finishing.
+        Answered = 1, "answered";
+        /// The real server's host refused (RST, or an ICMP error for the port).
+        Refused = 2, "refused";
+        /// An ICMP error: "No route to host" at the client.
+        Unreachable = 3, "unreachable";
+        /// Nothing came back in time.
+        TimedOut = 4, "timed_out";
+    }
+}
+
+words! {
+    /// Where the SYN before a retransmit was lost.
+    Lost {
+        /// On this node: a drop of that attempt was seen here.
+        Here = 1, "here";
+        /// At a stale real server, to which IPVS had sent it.
+        StaleRealServer = 2, "stale_real_server";
+        /// Neither: this node is exonerated.
+        Elsewhere = 3, "elsewhere";
+    }
+}

@@ -6,15 +6,15 @@
 use agent_common::{
     attempt::Attempt,
     config::{Config, decision_bit},
-    count::{CountKey, TALLY_ATTEMPT, TALLY_SYN_DROP},
+    count::{CountKey, TALLY_ATTEMPT, TALLY_RETRANSMIT, TALLY_SYN_DROP},
     key::{RealServerKey, ServiceKey},
     stat::Stat,
-    verdict::{Decision, DropCause, StaleCause},
+    verdict::{Decision, DropCause, Lost, StaleCause},
 };
 use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 
 use crate::{
-    count, emit,
+    count, emit, follow,
     ipvs::Target,
     maps::{ARMED, ATTEMPTS, CONFIG, IN_FLIGHT, PENDING},
     packet::Syn,
@@ -40,6 +40,11 @@ pub struct Pending {
     /// [`DropCause`] if the kernel freed the packet while IPVS was still handling it (no route to
     /// the real server, say), else 0.
     pub freed_cause: u32,
+    /// [`agent_common::verdict::Outcome`] if an ICMP error about the packet was sent meanwhile,
+    /// else 0.
+    pub outcome: u32,
+    /// Always 0; the compiler would put it there.
+    pub pad: u32,
 }
 
 /// What IPVS decided, as it is counted and recorded.
@@ -49,50 +54,92 @@ pub struct Verdict {
     pub decision: Decision,
     /// Cause of a stale connection or a drop, 0 otherwise.
     pub cause: u8,
+    /// As [`Pending::freed_cause`].
+    pub freed_cause: u8,
+    /// As [`Pending::outcome`].
+    pub outcome: u8,
 }
 
 impl Verdict {
     /// A decision that needs no cause.
+    #[inline(always)]
     pub const fn plain(decision: Decision) -> Self {
-        Self { decision, cause: 0 }
+        Self::because(decision, 0)
     }
 
     /// A SYN sent to a stale real server.
+    #[inline(always)]
     pub const fn stale(cause: StaleCause) -> Self {
-        Self {
-            decision: Decision::ReusedStale,
-            cause: cause as u8,
-        }
+        Self::because(Decision::ReusedStale, cause as u8)
     }
 
     /// A SYN IPVS dropped.
+    #[inline(always)]
     pub const fn dropped(cause: DropCause) -> Self {
+        Self::because(Decision::Dropped, cause as u8)
+    }
+
+    #[inline(always)]
+    const fn because(decision: Decision, cause: u8) -> Self {
         Self {
-            decision: Decision::Dropped,
-            cause: cause as u8,
+            decision,
+            cause,
+            freed_cause: 0,
+            outcome: 0,
+        }
+    }
+
+    /// With what happened to the packet while IPVS was still handling it.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "written from a `u8`")]
+    pub const fn with_fate_of(self, pending: &Pending) -> Self {
+        Self {
+            freed_cause: pending.freed_cause as u8,
+            outcome: pending.outcome as u8,
+            ..self
         }
     }
 }
 
 /// Keeps a SYN that met an entry until IPVS has decided.
+///
+/// # Errors
+/// [`Stat::VerdictMissed`] or [`Stat::PendingFull`].
 #[inline(always)]
-pub fn begin(skb: u64, syn: Syn, target: Target) -> Result<(), Stat> {
+pub fn begin(skb: u64, syn: &Syn, target: &Target) -> Result<(), Stat> {
+    match hold(skb, syn, target) {
+        0 => Ok(()),
+        HELD_ANEW => Err(Stat::VerdictMissed),
+        _ => Err(Stat::PendingFull),
+    }
+}
+
+/// [`hold`]: the address was in the table already.
+const HELD_ANEW: u32 = 1;
+/// [`hold`]: the table is full.
+const HELD_NOT: u32 = 2;
+
+/// A function of its own, for a stack of its own.
+#[inline(never)]
+fn hold(skb: u64, syn: &Syn, target: &Target) -> u32 {
     let pending = Pending {
-        syn,
-        target,
+        syn: *syn,
+        target: *target,
         phase: PHASE_MET_ENTRY,
         freed_cause: 0,
+        outcome: 0,
+        pad: 0,
     };
     if PENDING.insert(&skb, &pending, BPF_NOEXIST.into()).is_ok() {
         IN_FLIGHT.add(1);
-        return Ok(());
+        return 0;
     }
     // The address is in the table already: the verdict on the packet that had it before was
     // missed, so that packet's decision is lost.
     if PENDING.get_ptr(&skb).is_some() && PENDING.insert(&skb, &pending, 0).is_ok() {
-        return Err(Stat::VerdictMissed);
+        return HELD_ANEW;
     }
-    Err(Stat::PendingFull)
+    HELD_NOT
 }
 
 /// Whether every probe is attached.
@@ -133,18 +180,20 @@ pub fn end(skb: u64) {
 }
 
 /// Notes that IPVS dropped this packet, so that the kernel's freeing of it is not blamed on
-/// netfilter.
-#[inline(always)]
+/// netfilter. A function of its own, for a stack of its own.
+#[inline(never)]
 pub fn mark_dropped(skb: u64, explained: bool) {
     let mark = Pending {
-        syn: EMPTY_SYN,
-        target: EMPTY_TARGET,
+        syn: Syn::NONE,
+        target: Target::NONE,
         phase: if explained {
             PHASE_DROP_COUNTED
         } else {
             PHASE_DROP_UNEXPLAINED
         },
         freed_cause: 0,
+        outcome: 0,
+        pad: 0,
     };
     if PENDING.insert(&skb, &mark, BPF_NOEXIST.into()).is_ok() {
         IN_FLIGHT.add(1);
@@ -192,48 +241,129 @@ pub fn take_mark(skb: u64) -> DroppedBy {
     dropped_by
 }
 
-/// Counts a verdict of IPVS on a SYN and writes the evidence.
+/// Counts a verdict of IPVS on a SYN and writes the evidence; follows it if it is stale.
 ///
-/// `freed_cause` is not 0 when the kernel freed the packet on its way to the real server: IPVS
-/// followed the entry, but nothing got through.
+/// A packet freed meanwhile was on its way to the real server: IPVS followed the entry, but
+/// nothing got through.
 #[inline(always)]
-pub fn settle(
+pub fn settle(context: &impl EbpfContext, syn: &Syn, target: &Target, verdict: Verdict) {
+    // SAFETY: the helper only reads the clock.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let settled = settle_attempt(context, syn, target, verdict, now_ns);
+    if !matches!(verdict.decision, Decision::ReusedStale) {
+        return;
+    }
+    if settled == SETTLED_DECISION {
+        await_outcome(context, syn, target, verdict, now_ns);
+    } else {
+        follow::again(syn, now_ns);
+    }
+}
+
+/// [`settle_attempt`]: this SYN decided its attempt.
+const SETTLED_DECISION: u32 = 1;
+/// [`settle_attempt`]: the attempt had been decided before.
+const SETTLED_RETRANSMIT: u32 = 2;
+
+/// A function of its own, for a stack of its own.
+#[inline(never)]
+fn settle_attempt(
     context: &impl EbpfContext,
     syn: &Syn,
     target: &Target,
     verdict: Verdict,
-    freed_cause: u8,
-) {
-    // SAFETY: the helper only reads the clock.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
+    now_ns: u64,
+) -> u32 {
     let dropped = matches!(verdict.decision, Decision::Dropped);
     let Some(attempt) = known_attempt(syn) else {
         let mut attempt = first_syn(syn, now_ns, verdict, dropped);
         tally(target, verdict, dropped, true);
         emit_first(context, now_ns, syn, target, verdict, &attempt);
-        if freed_cause != 0 {
-            note_drop(&mut attempt, now_ns, freed_cause);
+        if verdict.freed_cause != 0 {
+            note_drop(&mut attempt, now_ns, verdict.freed_cause);
         }
         remember(syn, &attempt);
-        return;
+        return SETTLED_DECISION;
     };
     attempt.retransmits = attempt.retransmits.saturating_add(1);
+    let lost = lost(attempt);
+    count_retransmit(target, lost);
     let first_decision = attempt.decision == 0;
     if first_decision {
         attempt.decision = verdict.decision as u8;
     }
     tally(target, verdict, dropped, first_decision);
-    if freed_cause != 0 {
-        note_drop(attempt, now_ns, freed_cause);
+    let wanted = is_wanted(verdict);
+    let mut tell = false;
+    if verdict.freed_cause != 0 {
+        note_drop(attempt, now_ns, verdict.freed_cause);
     } else if dropped {
         note_drop(attempt, now_ns, verdict.cause);
-        emit_first(context, now_ns, syn, target, verdict, attempt);
+        tell = wanted;
     } else if attempt.first_drop_ns != 0 && attempt.delay_reported == 0 {
         attempt.delay_reported = 1;
-        emit::attempt(context, now_ns, syn, target, verdict, attempt);
+        tell = true;
     } else if first_decision {
-        emit_first(context, now_ns, syn, target, verdict, attempt);
+        tell = wanted;
+    } else if matches!(lost, Lost::Elsewhere) {
+        tell = attempt.retransmits == 1;
     }
+    if tell {
+        emit::attempt(context, now_ns, syn, target, verdict, attempt);
+    }
+    if first_decision {
+        SETTLED_DECISION
+    } else {
+        SETTLED_RETRANSMIT
+    }
+}
+
+#[inline(always)]
+fn await_outcome(
+    context: &impl EbpfContext,
+    syn: &Syn,
+    target: &Target,
+    verdict: Verdict,
+    now_ns: u64,
+) {
+    if verdict.outcome == 0 {
+        follow::begin(syn, target, verdict.cause, now_ns);
+    } else {
+        follow::settled(context, syn, target, verdict, now_ns);
+    }
+}
+
+/// Where the SYN before this retransmit was lost, as far as this node can tell.
+#[inline(always)]
+fn lost(attempt: &Attempt) -> Lost {
+    if attempt.first_drop_ns != 0 {
+        Lost::Here
+    } else if attempt.decision == Decision::ReusedStale as u8 {
+        Lost::StaleRealServer
+    } else {
+        Lost::Elsewhere
+    }
+}
+
+#[inline(always)]
+fn count_retransmit(target: &Target, lost: Lost) {
+    count::one(&CountKey {
+        service: target.service,
+        real_server: RealServerKey::NONE,
+        tally: TALLY_RETRANSMIT,
+        decision: 0,
+        cause: lost as u8,
+        pad: 0,
+    });
+}
+
+/// Counts a decision about a datagram without an entry: each is an attempt of its own, because
+/// datagrams have nothing that tells a repetition from a new one.
+///
+/// A function of its own, for a stack of its own.
+#[inline(never)]
+pub fn count_decision(target: &Target, verdict: Verdict) {
+    tally(target, verdict, false, true);
 }
 
 /// Counts a SYN that died outside IPVS's own verdict and remembers its attempt.
@@ -337,9 +467,15 @@ fn emit_first(
     verdict: Verdict,
     attempt: &Attempt,
 ) {
-    if config().emit_decisions & decision_bit(verdict.decision) != 0 {
+    if is_wanted(verdict) {
         emit::attempt(context, now_ns, syn, target, verdict, attempt);
     }
+}
+
+/// Whether the agent asked to see this decision.
+#[inline(always)]
+fn is_wanted(verdict: Verdict) -> bool {
+    config().emit_decisions & decision_bit(verdict.decision) != 0
 }
 
 /// The agent's settings.
@@ -347,34 +483,3 @@ fn emit_first(
 pub fn config() -> Config {
     CONFIG.load()
 }
-
-const EMPTY_SYN: Syn = Syn {
-    tuple: agent_common::key::TupleKey {
-        client_addr: [0; 16],
-        dest_addr: [0; 16],
-        client_port: 0,
-        dest_port: 0,
-        netns: 0,
-        family: 0,
-        proto: 0,
-        pad: [0; 2],
-    },
-    isn: 0,
-};
-
-const EMPTY_TARGET: Target = Target {
-    service: ServiceKey {
-        addr: [0; 16],
-        fwmark: 0,
-        netns: 0,
-        port: 0,
-        family: 0,
-        proto: 0,
-    },
-    real_server: RealServerKey::NONE,
-    weight: 0,
-    state: 0,
-    removed: 0,
-    controlled: 0,
-    bound: 0,
-};

@@ -2,13 +2,19 @@
 
 use agent_common::{
     attempt::Attempt,
+    flow::StaleFlow,
+    follow::Followed,
+    key::TupleKey,
     record::{
-        AttemptRecord, KIND_ATTEMPT, KIND_REAL_SERVER, KIND_SYN_DROP, RealServerRecord,
-        RecordHeader, SynDropRecord,
+        AttemptRecord, DatagramRecord, KIND_ATTEMPT, KIND_DATAGRAM, KIND_OUTCOME, KIND_REAL_SERVER,
+        KIND_SYN_DROP, OutcomeRecord, RealServerRecord, RecordHeader, SynDropRecord,
     },
     stat::Stat,
 };
-use aya_ebpf::{EbpfContext, helpers::bpf_get_smp_processor_id};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+};
 
 use crate::{
     attempt::Verdict,
@@ -21,6 +27,8 @@ use crate::{
 const ATTEMPT_BYTES: u16 = record_bytes(size_of::<AttemptRecord>());
 const SYN_DROP_BYTES: u16 = record_bytes(size_of::<SynDropRecord>());
 const REAL_SERVER_BYTES: u16 = record_bytes(size_of::<RealServerRecord>());
+const OUTCOME_BYTES: u16 = record_bytes(size_of::<OutcomeRecord>());
+const DATAGRAM_BYTES: u16 = record_bytes(size_of::<DatagramRecord>());
 
 /// The length a header states.
 #[expect(
@@ -97,6 +105,49 @@ pub fn real_server(context: &impl EbpfContext, now_ns: u64, member: &Member, cha
         weight: member.weight,
         change,
         pad: [0; 3],
+    };
+    write(context, record);
+}
+
+/// Writes an [`OutcomeRecord`]. A function of its own, for a stack of its own.
+#[inline(never)]
+pub fn outcome(context: &impl EbpfContext, tuple: &TupleKey, followed: &Followed, outcome: u8) {
+    // SAFETY: the helper only reads the clock.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let record = OutcomeRecord {
+        header: header(now_ns, KIND_OUTCOME, OUTCOME_BYTES),
+        since_ns: followed.since_ns,
+        tuple: *tuple,
+        isn: followed.isn,
+        service: followed.service,
+        real_server: followed.real_server,
+        weight: followed.weight,
+        retransmits: followed.retransmits,
+        outcome,
+        cause: followed.cause,
+    };
+    write(context, record);
+}
+
+/// Writes a [`DatagramRecord`].
+#[inline(always)]
+pub fn datagram(
+    context: &impl EbpfContext,
+    now_ns: u64,
+    tuple: &TupleKey,
+    target: &Target,
+    flow: &StaleFlow,
+) {
+    let record = DatagramRecord {
+        header: header(now_ns, KIND_DATAGRAM, DATAGRAM_BYTES),
+        since_ns: flow.since_ns,
+        datagrams: flow.datagrams,
+        tuple: *tuple,
+        service: target.service,
+        real_server: target.real_server,
+        weight: target.weight,
+        removed: target.removed,
+        pad: [0; 7],
     };
     write(context, record);
 }

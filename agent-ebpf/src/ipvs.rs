@@ -1,13 +1,14 @@
 //! Views of IPVS's structures: connection entry, real server (`ip_vs_dest`), service.
 
 use agent_common::{
-    key::{RealServerKey, ServiceKey},
+    key::{RealServerKey, ServiceKey, TupleKey},
     layout::ABSENT,
     stat::Stat,
 };
 
 use crate::{
-    packet::{self, TCP},
+    call::Load,
+    packet,
     read::{Probe, field, offset},
 };
 
@@ -23,7 +24,9 @@ pub struct Target {
     pub service: ServiceKey,
     /// The real server.
     pub real_server: RealServerKey,
-    /// Its weight now.
+    /// Address of the entry (`struct ip_vs_conn *`); 0 without one.
+    pub conn: u64,
+    /// Weight of the real server now.
     pub weight: i32,
     /// IPVS state of the entry (`IP_VS_TCP_S_*`).
     pub state: u8,
@@ -36,6 +39,31 @@ pub struct Target {
 }
 
 impl Target {
+    /// Nothing known.
+    pub const NONE: Self = Self::nowhere(ServiceKey {
+        addr: [0; 16],
+        fwmark: 0,
+        netns: 0,
+        port: 0,
+        family: 0,
+        proto: 0,
+    });
+
+    /// A service without a real server to send to.
+    #[inline(always)]
+    pub const fn nowhere(service: ServiceKey) -> Self {
+        Self {
+            service,
+            real_server: RealServerKey::NONE,
+            conn: 0,
+            weight: 0,
+            state: 0,
+            removed: 0,
+            controlled: 0,
+            bound: 0,
+        }
+    }
+
     /// Whether no new connection should go there.
     #[inline(always)]
     pub const fn is_stale(&self) -> bool {
@@ -55,15 +83,57 @@ pub fn netns(ipvs: u64) -> Probe<u32> {
 pub fn target(conn: u64, family: u8, netns: u32) -> Probe<Target> {
     let dest: u64 = field(conn, offset!(conn_dest))?;
     let control: u64 = field(conn, offset!(conn_control))?;
-    let state: u16 = field(conn, offset!(conn_state))?;
     let mut target = if dest == 0 {
         unbound(conn, family, netns)?
     } else {
         bound(dest, family, netns)?
     };
-    target.state = u8::try_from(state).unwrap_or(u8::MAX);
+    target.conn = conn;
+    target.state = state(conn)?;
     target.controlled = u8::from(control != 0);
     Ok(target)
+}
+
+/// State of an entry.
+#[inline(always)]
+pub fn state(conn: u64) -> Probe<u8> {
+    let state: u16 = field(conn, offset!(conn_state))?;
+    Ok(u8::try_from(state).unwrap_or(u8::MAX))
+}
+
+/// Whether the entry at `conn` carries exactly these addresses; memory that was freed and used
+/// again does not.
+#[inline(always)]
+pub fn is_entry_of(conn: u64, tuple: &TupleKey) -> Probe<bool> {
+    let client_port = u16::from_be(field(conn, offset!(conn_cport))?);
+    let virtual_port = u16::from_be(field(conn, offset!(conn_vport))?);
+    let protocol: u16 = field(conn, offset!(conn_protocol))?;
+    Ok(client_port == tuple.client_port
+        && virtual_port == tuple.dest_port
+        && protocol == u16::from(tuple.proto)
+        && packet::address(conn, offset!(conn_caddr), tuple.family)? == tuple.client_addr
+        && packet::address(conn, offset!(conn_vaddr), tuple.family)? == tuple.dest_addr)
+}
+
+/// Whether the real server of an entry takes no new connections: the cheapest look there is, for
+/// every datagram. An entry without a real server says nothing of the kind.
+#[inline(always)]
+pub fn leads_nowhere(load: &impl Load, conn: u64) -> Probe<bool> {
+    let dest: u64 = load.load(conn, offset!(conn_dest))?;
+    if dest == 0 {
+        return Ok(false);
+    }
+    let weight: i32 = load.load(dest, offset!(dest_weight))?;
+    if weight <= 0 {
+        return Ok(true);
+    }
+    let cflags = offset!(dest_cflags);
+    let flags = if cflags == ABSENT {
+        u64::from(load.load::<u32>(dest, offset!(dest_flags))?)
+    } else {
+        load.load::<u64>(dest, cflags)?
+    };
+    Ok(flags & AVAILABLE == 0)
 }
 
 /// The real server an entry is bound to names its own service, also after its removal.
@@ -87,6 +157,7 @@ fn bound(dest: u64, family: u8, netns: u32) -> Probe<Target> {
     Ok(Target {
         service,
         real_server: real_server(dest)?,
+        conn: 0,
         weight: field(dest, offset!(dest_weight))?,
         state: 0,
         removed: u8::from(!available(dest)?),
@@ -101,6 +172,7 @@ fn bound(dest: u64, family: u8, netns: u32) -> Probe<Target> {
 fn unbound(conn: u64, family: u8, netns: u32) -> Probe<Target> {
     let vport: u16 = field(conn, offset!(conn_vport))?;
     let dport: u16 = field(conn, offset!(conn_dport))?;
+    let protocol: u16 = field(conn, offset!(conn_protocol))?;
     Ok(Target {
         service: ServiceKey {
             addr: packet::address(conn, offset!(conn_vaddr), family)?,
@@ -108,7 +180,7 @@ fn unbound(conn: u64, family: u8, netns: u32) -> Probe<Target> {
             netns,
             port: u16::from_be(vport),
             family,
-            proto: TCP,
+            proto: u8::try_from(protocol).unwrap_or(u8::MAX),
         },
         real_server: RealServerKey {
             addr: packet::address(conn, offset!(conn_daddr), family)?,
@@ -116,6 +188,7 @@ fn unbound(conn: u64, family: u8, netns: u32) -> Probe<Target> {
             family,
             pad: 0,
         },
+        conn: 0,
         weight: 1,
         state: 0,
         removed: 0,
@@ -141,13 +214,14 @@ pub fn service(svc: u64, netns: u32) -> Probe<ServiceKey> {
         });
     }
     let port: u16 = field(svc, offset!(svc_port))?;
+    let protocol: u16 = field(svc, offset!(svc_protocol))?;
     Ok(ServiceKey {
         addr: packet::address(svc, offset!(svc_addr), family)?,
         fwmark,
         netns,
         port: u16::from_be(port),
         family,
-        proto: TCP,
+        proto: u8::try_from(protocol).unwrap_or(u8::MAX),
     })
 }
 

@@ -4,6 +4,8 @@ use agent_common::{
     attempt::{ATTEMPTS_MAX, Attempt, PENDING_MAX},
     config::{Config, DROP_LOCATIONS_MAX, DropLocation},
     count::{COUNTS_MAX, CountKey},
+    flow::{FLOWS_MAX, StaleFlow},
+    follow::{FOLLOWED_MAX, Followed},
     key::{ServiceKey, TupleKey},
     layout::{ABSENT, KernelLayout},
     stat::Stat,
@@ -30,6 +32,8 @@ pub static CONFIG: Global<Config> = Global::new(Config {
     emit_decisions: u32::MAX,
     emit_syn_drops: u32::MAX,
     has_drop_reasons: u32::MAX,
+    pad: u32::MAX,
+    outcome_timeout_ns: u64::MAX,
 });
 
 /// SYNs in [`PENDING`]. Lets the verdict program leave at once for every packet while no SYN is
@@ -80,3 +84,21 @@ pub static DROP_CAUSES: Array<u8> = Array::with_max_entries(256, 0);
 /// Kernel functions by location, for kernels without drop reasons. Filled by the agent.
 #[map]
 pub static DROP_LOCATIONS: Array<DropLocation> = Array::with_max_entries(DROP_LOCATIONS_MAX, 0);
+
+/// Stale attempts whose outcome is awaited, by the tuple of their SYN. At the limit:
+/// [`Stat::FollowedFull`].
+#[map]
+pub static FOLLOWED: HashMap<TupleKey, Followed> = HashMap::with_max_entries(FOLLOWED_MAX, 0);
+
+/// The same attempts by the addresses behind NAT (client to real server), which is how an ICMP
+/// error about a translated packet names them.
+#[map]
+pub static FOLLOWED_BEHIND: HashMap<TupleKey, TupleKey> =
+    HashMap::with_max_entries(FOLLOWED_MAX, 0);
+
+/// Entries of [`FOLLOWED`]. While it is 0, packets of open connections are not looked at.
+pub static FOLLOWING: Shared = Shared::zero();
+
+/// Flows of datagrams to stale real servers; the least recently used make room.
+#[map]
+pub static FLOWS: LruHashMap<TupleKey, StaleFlow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);

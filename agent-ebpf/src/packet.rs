@@ -1,4 +1,6 @@
-//! What a SYN says about itself.
+//! What a packet that opens a connection says about itself.
+//!
+//! "SYN" stands for what opens a connection: a TCP SYN, or an SCTP INIT.
 
 use agent_common::{
     key::{FAMILY_IPV4, FAMILY_IPV6, TupleKey},
@@ -12,6 +14,10 @@ use crate::{
 
 /// `IPPROTO_TCP`.
 pub const TCP: u8 = 6;
+/// `IPPROTO_UDP`.
+pub const UDP: u8 = 17;
+/// `IPPROTO_SCTP`.
+pub const SCTP: u8 = 132;
 /// `AF_INET6`, the same on every architecture Linux supports.
 const AF_INET6: u64 = 10;
 
@@ -26,7 +32,23 @@ const ETH_P_IPV6: u16 = 0x86dd;
 /// Bytes of an IPv6 header; extension headers in front of a SYN are not followed.
 const IPV6_HEADER_BYTES: u64 = 40;
 const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
+/// Offset of the first chunk's type in an SCTP packet (RFC 9260, section 3).
+const SCTP_CHUNK_OFFSET: u64 = 12;
+/// Offset of the initiate tag in a packet that begins with an INIT chunk (RFC 9260, 3.3.2).
+const SCTP_TAG_OFFSET: u64 = 16;
+const SCTP_INIT: u8 = 1;
+const SCTP_ABORT: u8 = 6;
+
+/// What a packet of the client that opens nothing says about its connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Going {
+    /// The client goes on: the server has answered.
+    On,
+    /// The client resets it.
+    Away,
+}
 
 /// One SYN packet.
 #[repr(C)]
@@ -34,8 +56,25 @@ const TCP_ACK: u8 = 0x10;
 pub struct Syn {
     /// Who asks whom.
     pub tuple: TupleKey,
-    /// Initial sequence number, host order.
+    /// Initial sequence number (SCTP: initiate tag), host order; 0 for a datagram.
     pub isn: u32,
+}
+
+impl Syn {
+    /// Nothing known.
+    pub const NONE: Self = Self {
+        tuple: TupleKey {
+            client_addr: [0; 16],
+            dest_addr: [0; 16],
+            client_port: 0,
+            dest_port: 0,
+            netns: 0,
+            family: 0,
+            proto: 0,
+            pad: [0; 2],
+        },
+        isn: 0,
+    };
 }
 
 /// Whether a flags byte opens a connection.
@@ -44,15 +83,20 @@ const fn is_syn(flags: u8) -> bool {
     flags & (TCP_SYN | TCP_ACK) == TCP_SYN
 }
 
-/// Address of the TCP header of a packet that opens a connection; `None` for any other packet, an
-/// ICMP error about a connection or a reply included.
+/// IP protocol number of a packet IPVS has parsed.
+#[inline(always)]
+pub fn protocol(load: &impl Load, iph: u64) -> Probe<u16> {
+    load.load(iph, offset!(iphdr_protocol))
+}
+
+/// Address of the transport header of a packet that opens a connection; `None` for any other
+/// packet, an ICMP error about a connection or a reply included.
 ///
 /// `skb` and `iph` are arguments of a traced function. Most packets open nothing, so what tells
 /// that comes first and what only a SYN needs comes last.
 #[inline(always)]
-pub fn opening(load: &impl Load, skb: u64, iph: u64) -> Probe<Option<u64>> {
-    let protocol: u16 = load.load(iph, offset!(iphdr_protocol))?;
-    if protocol != u16::from(TCP) {
+pub fn opening(load: &impl Load, skb: u64, iph: u64, protocol: u16) -> Probe<Option<u64>> {
+    if protocol == u16::from(UDP) {
         return Ok(None);
     }
     let flags: u32 = load.load(iph, offset!(iphdr_flags))?;
@@ -69,9 +113,54 @@ pub fn opening(load: &impl Load, skb: u64, iph: u64) -> Probe<Option<u64>> {
         };
     }
     let data: u64 = load.load(skb, offset!(skb_data))?;
-    let tcp = data.wrapping_add(u64::from(header_offset));
-    let opens = opens_connection(tcp)? && is_first_fragment(load, iph)?;
-    Ok(opens.then_some(tcp))
+    let header = data.wrapping_add(u64::from(header_offset));
+    let protocol = u8::try_from(protocol).unwrap_or(u8::MAX);
+    let opens = opens(protocol, header)? && is_first_fragment(load, iph)?;
+    Ok(opens.then_some(header))
+}
+
+/// Address of the transport header of a datagram IPVS has parsed; `None` for an ICMP error about
+/// a flow, a reply, and for what has no header of its own.
+#[inline(always)]
+pub fn datagram(load: &impl Load, skb: u64, iph: u64) -> Probe<Option<u64>> {
+    let flags: u32 = load.load(iph, offset!(iphdr_flags))?;
+    if flags != 0 || !is_first_fragment(load, iph)? {
+        return Ok(None);
+    }
+    header(load, skb, iph).map(Some)
+}
+
+/// What a packet that opens nothing says; `None` for what is not the client's own packet.
+#[inline(always)]
+pub fn going(load: &impl Load, skb: u64, iph: u64, protocol: u16) -> Probe<Option<Going>> {
+    let flags: u32 = load.load(iph, offset!(iphdr_flags))?;
+    if flags != 0 || !is_first_fragment(load, iph)? {
+        return Ok(None);
+    }
+    let header = header(load, skb, iph)?;
+    if protocol == u16::from(SCTP) {
+        let away = chunk(header)? == SCTP_ABORT;
+        return Ok(Some(if away { Going::Away } else { Going::On }));
+    }
+    let flags: u8 = field(header + TCP_FLAGS_OFFSET, 0)?;
+    if flags & TCP_RST != 0 {
+        return Ok(Some(Going::Away));
+    }
+    Ok((flags & TCP_ACK != 0).then_some(Going::On))
+}
+
+/// Address of the transport header of a packet that has one in its linear part.
+#[inline(always)]
+pub fn header(load: &impl Load, skb: u64, iph: u64) -> Probe<u64> {
+    let header_offset: u32 = load.load(iph, offset!(iphdr_len))?;
+    let data: u64 = load.load(skb, offset!(skb_data))?;
+    Ok(data.wrapping_add(u64::from(header_offset)))
+}
+
+/// Type of the first chunk of an SCTP packet.
+#[inline(always)]
+fn chunk(sctp: u64) -> Probe<u8> {
+    field(sctp + SCTP_CHUNK_OFFSET, 0)
 }
 
 #[inline(always)]
@@ -87,30 +176,80 @@ fn is_first_fragment(load: &impl Load, iph: u64) -> Probe<bool> {
     Ok(fragment_offset == 0)
 }
 
-/// Whether the TCP packet whose header is at `tcp` opens a connection.
+/// Whether the packet whose transport header is at `header` opens a connection.
 #[inline(always)]
-fn opens_connection(tcp: u64) -> Probe<bool> {
-    let flags: u8 = field(tcp + TCP_FLAGS_OFFSET, 0)?;
-    Ok(is_syn(flags))
+fn opens(protocol: u8, header: u64) -> Probe<bool> {
+    match protocol {
+        TCP => {
+            let flags: u8 = field(header + TCP_FLAGS_OFFSET, 0)?;
+            Ok(is_syn(flags))
+        }
+        SCTP => Ok(chunk(header)? == SCTP_INIT),
+        _ => Ok(false),
+    }
 }
 
-/// The SYN with IPVS's parsed IP header at `iph` and its TCP header at `tcp`.
+/// Where a packet IPVS has parsed says who asks whom.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// IPVS's parsed IP header (`struct ip_vs_iphdr *`).
+    pub iph: u64,
+    /// The transport header.
+    pub header: u64,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// IP protocol number.
+    pub protocol: u16,
+    /// `FAMILY_*`.
+    pub family: u8,
+}
+
+/// Reads a SYN or a datagram.
+///
+/// # Errors
+/// [`Stat::ReadFailed`].
 #[inline(always)]
-pub fn syn(iph: u64, tcp: u64, family: u8, netns: u32) -> Probe<Syn> {
-    let ports: [u16; 2] = field(tcp, 0)?;
-    let sequence: u32 = field(tcp + 4, 0)?;
-    Ok(Syn {
-        tuple: TupleKey {
-            client_addr: address(iph, offset!(iphdr_saddr), family)?,
-            dest_addr: address(iph, offset!(iphdr_daddr), family)?,
-            client_port: u16::from_be(ports[0]),
-            dest_port: u16::from_be(ports[1]),
-            netns,
-            family,
-            proto: TCP,
-            pad: [0; 2],
-        },
-        isn: u32::from_be(sequence),
+pub fn syn(place: &Place, syn: &mut Syn) -> Probe<()> {
+    if read_syn(place, syn) == 0 {
+        return Err(Stat::ReadFailed);
+    }
+    Ok(())
+}
+
+/// 1 if it could be read. A function of its own, for a stack of its own.
+#[inline(never)]
+fn read_syn(place: &Place, syn: &mut Syn) -> u32 {
+    let Ok(tuple) = tuple(place) else {
+        return 0;
+    };
+    let isn: Probe<u32> = match tuple.proto {
+        TCP => field(place.header + 4, 0),
+        SCTP => field(place.header + SCTP_TAG_OFFSET, 0),
+        _ => Ok(0),
+    };
+    let Ok(isn) = isn else {
+        return 0;
+    };
+    syn.tuple = tuple;
+    syn.isn = u32::from_be(isn);
+    1
+}
+
+/// The addresses and ports of a packet; the ports stand first in every transport header.
+#[inline(always)]
+fn tuple(place: &Place) -> Probe<TupleKey> {
+    let ports: [u16; 2] = field(place.header, 0)?;
+    let family = place.family;
+    Ok(TupleKey {
+        client_addr: address(place.iph, offset!(iphdr_saddr), family)?,
+        dest_addr: address(place.iph, offset!(iphdr_daddr), family)?,
+        client_port: u16::from_be(ports[0]),
+        dest_port: u16::from_be(ports[1]),
+        netns: place.netns,
+        family,
+        proto: u8::try_from(place.protocol).unwrap_or(u8::MAX),
+        pad: [0; 2],
     })
 }
 
@@ -143,6 +282,30 @@ pub fn address(base: u64, offset: u16, family: u8) -> Probe<[u8; 16]> {
 /// The SYN in a packet, read by its own IP header; `None` for any other packet.
 #[inline(always)]
 pub fn syn_of_skb(skb: u64) -> Probe<Option<Syn>> {
+    let mut syn = Syn::NONE;
+    match read_syn_of_skb(skb, &mut syn) {
+        0 => Ok(None),
+        1 => Ok(Some(syn)),
+        _ => Err(Stat::ReadFailed),
+    }
+}
+
+/// 1 for a SYN, 0 for any other packet, 2 for what cannot be read. A function of its own, for a
+/// stack of its own.
+#[inline(never)]
+fn read_syn_of_skb(skb: u64, syn: &mut Syn) -> u32 {
+    match found_syn_of_skb(skb) {
+        Ok(None) => 0,
+        Ok(Some(found)) => {
+            *syn = found;
+            1
+        }
+        Err(_) => 2,
+    }
+}
+
+#[inline(always)]
+fn found_syn_of_skb(skb: u64) -> Probe<Option<Syn>> {
     let protocol = u16::from_be(field(skb, offset!(skb_protocol))?);
     if protocol != ETH_P_IP && protocol != ETH_P_IPV6 {
         return Ok(None);
@@ -161,7 +324,7 @@ pub fn syn_of_skb(skb: u64) -> Probe<Option<Syn>> {
 fn ipv4_syn(skb: u64, ip: u64) -> Probe<Option<Syn>> {
     // RFC 791: version and length in the first byte, fragment offset at 6, protocol at 9.
     let protocol: u8 = field(ip, 9)?;
-    if protocol != TCP {
+    if protocol != TCP && protocol != SCTP {
         return Ok(None);
     }
     let fragment: u16 = field(ip, 6)?;
@@ -169,41 +332,45 @@ fn ipv4_syn(skb: u64, ip: u64) -> Probe<Option<Syn>> {
         return Ok(None);
     }
     let version_and_length: u8 = field(ip, 0)?;
-    let tcp = ip + u64::from(version_and_length & 0x0f) * 4;
-    if !opens_connection(tcp)? {
+    let header = ip + u64::from(version_and_length & 0x0f) * 4;
+    if !opens(protocol, header)? {
         return Ok(None);
     }
     let source = address(ip, 12, FAMILY_IPV4)?;
     let destination = address(ip, 16, FAMILY_IPV4)?;
-    with_ports(skb, tcp, FAMILY_IPV4, source, destination).map(Some)
+    with_ports(skb, header, (FAMILY_IPV4, protocol), source, destination).map(Some)
 }
 
 #[inline(always)]
 fn ipv6_syn(skb: u64, ip: u64) -> Probe<Option<Syn>> {
     // RFC 8200: next header at 6, addresses at 8 and 24.
     let next_header: u8 = field(ip, 6)?;
-    if next_header != TCP {
+    if next_header != TCP && next_header != SCTP {
         return Ok(None);
     }
-    let tcp = ip + IPV6_HEADER_BYTES;
-    if !opens_connection(tcp)? {
+    let header = ip + IPV6_HEADER_BYTES;
+    if !opens(next_header, header)? {
         return Ok(None);
     }
     let source = address(ip, 8, FAMILY_IPV6)?;
     let destination = address(ip, 24, FAMILY_IPV6)?;
-    with_ports(skb, tcp, FAMILY_IPV6, source, destination).map(Some)
+    with_ports(skb, header, (FAMILY_IPV6, next_header), source, destination).map(Some)
 }
 
 #[inline(always)]
 fn with_ports(
     skb: u64,
-    tcp: u64,
-    family: u8,
+    header: u64,
+    (family, protocol): (u8, u8),
     client_addr: [u8; 16],
     dest_addr: [u8; 16],
 ) -> Probe<Syn> {
-    let ports: [u16; 2] = field(tcp, 0)?;
-    let sequence: u32 = field(tcp + 4, 0)?;
+    let ports: [u16; 2] = field(header, 0)?;
+    let isn: u32 = if protocol == SCTP {
+        field(header + SCTP_TAG_OFFSET, 0)?
+    } else {
+        field(header + 4, 0)?
+    };
     Ok(Syn {
         tuple: TupleKey {
             client_addr,
@@ -212,11 +379,24 @@ fn with_ports(
             dest_port: u16::from_be(ports[1]),
             netns: netns(skb)?,
             family,
-            proto: TCP,
+            proto: protocol,
             pad: [0; 2],
         },
-        isn: u32::from_be(sequence),
+        isn: u32::from_be(isn),
     })
+}
+
+/// Address of the ICMP header of a packet that is an ICMP error.
+#[inline(always)]
+pub fn icmp(skb: u64, family: u8) -> Probe<u64> {
+    let head: u64 = field(skb, offset!(skb_head))?;
+    let network_header: u16 = field(skb, offset!(skb_network_header))?;
+    let ip = head.wrapping_add(u64::from(network_header));
+    if family == FAMILY_IPV6 {
+        return Ok(ip + IPV6_HEADER_BYTES);
+    }
+    let version_and_length: u8 = field(ip, 0)?;
+    Ok(ip + u64::from(version_and_length & 0x0f) * 4)
 }
 
 /// Namespace of the packet's device; 0 when it has none (a packet that was never routed).

@@ -13,7 +13,7 @@ use agent_common::{key::ServiceKey, stat::Stat};
 use crate::{
     attempt,
     ipvs::{self, Member, Target},
-    packet::{self, Syn, TCP},
+    packet::{self, Syn},
     read::{Probe, field, offset},
 };
 
@@ -26,16 +26,28 @@ pub enum Origin {
     Scheduler,
 }
 
-/// Where an entry leads, once it agrees with the packet it was returned for.
+/// Where an entry leads, into `target`, once it agrees with the packet it was returned for.
 ///
 /// # Errors
 /// [`Stat::LayoutContradicted`], after which no program counts any more. An address that cannot be
 /// read contradicts as well: what IPVS returns can be.
 #[inline(always)]
-pub fn target(conn: u64, skb: u64, syn: &Syn, origin: Origin) -> Probe<Target> {
+pub fn target(conn: u64, skb: u64, syn: &Syn, origin: Origin, target: &mut Target) -> Probe<()> {
+    if prove(conn, skb, syn, origin, target) == 0 {
+        return contradicted();
+    }
+    Ok(())
+}
+
+/// 1 if the entry agrees. A function of its own, for a stack of its own.
+#[inline(never)]
+fn prove(conn: u64, skb: u64, syn: &Syn, origin: Origin, target: &mut Target) -> u32 {
     match agreeing(conn, skb, syn, origin) {
-        Ok(Some(target)) => Ok(target),
-        _ => contradicted(),
+        Ok(Some(agreed)) => {
+            *target = agreed;
+            1
+        }
+        _ => 0,
     }
 }
 
@@ -58,7 +70,8 @@ pub fn readable<T>(read: Probe<T>) -> Probe<T> {
 #[inline(always)]
 pub fn service(syn: &Syn, service: ServiceKey) -> Probe<ServiceKey> {
     let port = service.port == syn.tuple.dest_port || service.port == 0;
-    if service.fwmark != 0 || (service.addr == syn.tuple.dest_addr && port) {
+    let proto = service.proto == syn.tuple.proto;
+    if service.fwmark != 0 || (service.addr == syn.tuple.dest_addr && port && proto) {
         return Ok(service);
     }
     contradicted()
@@ -110,7 +123,7 @@ fn entry_agrees(conn: u64, syn: &Syn) -> Probe<bool> {
     // FTP expects a data connection before it knows the client's port.
     let ports = (client_port == syn.tuple.client_port || client_port == 0)
         && virtual_port == syn.tuple.dest_port
-        && protocol == u16::from(TCP);
+        && protocol == u16::from(syn.tuple.proto);
     let family = syn.tuple.family;
     Ok(ports
         && packet::address(conn, offset!(conn_caddr), family)? == syn.tuple.client_addr
@@ -124,7 +137,8 @@ fn entry_agrees(conn: u64, syn: &Syn) -> Probe<bool> {
 fn service_agrees(syn: &Syn, target: &Target) -> bool {
     let service = &target.service;
     let port = service.port == syn.tuple.dest_port || service.port == 0 || target.controlled != 0;
-    service.fwmark != 0 || (service.addr == syn.tuple.dest_addr && service.proto == TCP && port)
+    let proto = service.proto == syn.tuple.proto;
+    service.fwmark != 0 || (service.addr == syn.tuple.dest_addr && proto && port)
 }
 
 /// The namespace of IPVS is that of the device the packet is on, where it is on one.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use agent_common::record::{CHANGE_ADDED, CHANGE_REMOVED, CHANGE_WEIGHT_SET};
-use agent_common::verdict::{Decision, DropCause, StaleCause};
+use agent_common::verdict::{Decision, DropCause, Outcome, StaleCause};
 use serde::{Serialize, Serializer};
 
 use crate::clock::MonoNs;
@@ -234,8 +234,9 @@ impl Verdict {
 }
 
 macro_rules! entry_states {
-    ($($(#[$meta:meta])* $name:ident = $number:literal, $word:literal;)*) => {
-        /// IPVS's state of a TCP entry (`IP_VS_TCP_S_*`), which is not the endpoint's TCP state.
+    ($($(#[$meta:meta])* $name:ident = $proto:ident $number:literal, $word:literal;)*) => {
+        /// IPVS's state of an entry (`IP_VS_TCP_S_*`, `IP_VS_SCTP_S_*`), which is not that of
+        /// an endpoint.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum EntryState { $($(#[$meta])* $name,)* }
 
@@ -249,7 +250,22 @@ macro_rules! entry_states {
                 match self { $(Self::$name => $number,)* }
             }
 
-            /// The word `ipvsadm -Lnc` uses, in lower case.
+            /// Whose states these are.
+            #[must_use]
+            pub const fn proto(self) -> Proto {
+                match self { $(Self::$name => Proto::$proto,)* }
+            }
+
+            /// The state a protocol has under the kernel's number.
+            #[must_use]
+            pub const fn of(proto: Proto, number: u8) -> Option<Self> {
+                match (proto, number) {
+                    $((Proto::$proto, $number) => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The word `ipvsadm -Lnc` uses, in lower case and in full.
             #[must_use]
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
@@ -260,25 +276,51 @@ macro_rules! entry_states {
 
 entry_states! {
     /// Both sides talked.
-    Established = 1, "established";
+    Established = Tcp 1, "established";
     /// A SYN from the real server's side.
-    SynSent = 2, "syn_sent";
+    SynSent = Tcp 2, "syn_sent";
     /// A SYN from the client.
-    SynRecv = 3, "syn_recv";
+    SynRecv = Tcp 3, "syn_recv";
     /// One side closed.
-    FinWait = 4, "fin_wait";
+    FinWait = Tcp 4, "fin_wait";
     /// Both sides closed; the entry lingers 120 s by default.
-    TimeWait = 5, "time_wait";
+    TimeWait = Tcp 5, "time_wait";
     /// Reset; the entry lingers 10 s by default.
-    Close = 6, "close";
+    Close = Tcp 6, "close";
     /// The client closed first.
-    CloseWait = 7, "close_wait";
+    CloseWait = Tcp 7, "close_wait";
     /// The last ACK is awaited.
-    LastAck = 8, "last_ack";
+    LastAck = Tcp 8, "last_ack";
     /// Listening.
-    Listen = 9, "listen";
+    Listen = Tcp 9, "listen";
     /// The synchronisation daemon's state before `established`.
-    SynAck = 10, "synack";
+    SynAck = Tcp 10, "synack";
+    /// An INIT from the real server's side.
+    SctpInit1 = Sctp 1, "init1";
+    /// An INIT from the client.
+    SctpInit = Sctp 2, "init";
+    /// The real server's side was answered.
+    SctpCookieSent = Sctp 3, "cookie_sent";
+    /// The real server's side sent its cookie back.
+    SctpCookieReplied = Sctp 4, "cookie_replied";
+    /// The client's cookie is awaited.
+    SctpCookieWait = Sctp 5, "cookie_wait";
+    /// The client was answered.
+    SctpCookie = Sctp 6, "cookie";
+    /// The client sent its cookie back.
+    SctpCookieEchoed = Sctp 7, "cookie_echoed";
+    /// Both sides talked.
+    SctpEstablished = Sctp 8, "established";
+    /// One side begins to close.
+    SctpShutdownSent = Sctp 9, "shutdown_sent";
+    /// The other side closes too.
+    SctpShutdownReceived = Sctp 10, "shutdown_received";
+    /// The end is awaited.
+    SctpShutdownAckSent = Sctp 11, "shutdown_ack_sent";
+    /// Refused.
+    SctpRejected = Sctp 12, "rejected";
+    /// Closed.
+    SctpClosed = Sctp 13, "closed";
 }
 
 impl Serialize for EntryState {
@@ -385,6 +427,54 @@ pub struct RealServerChanged {
     pub cpu: u32,
 }
 
+/// What became of an attempt that was sent to a stale real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutcomeSeen {
+    /// When.
+    pub at: MonoNs,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// When IPVS had decided about its first SYN.
+    pub since: MonoNs,
+    /// Service it belongs to.
+    pub service: Service,
+    /// The stale real server.
+    pub real_server: Option<RealServer>,
+    /// Weight of that real server at the decision.
+    pub weight: i32,
+    /// SYNs of the attempt seen after the first.
+    pub retransmits: u16,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why it went there.
+    pub cause: StaleCause,
+    /// CPU that wrote the record.
+    pub cpu: u32,
+}
+
+/// A flow of datagrams goes to a stale real server; a sample of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StaleDatagrams {
+    /// When.
+    pub at: MonoNs,
+    /// The flow.
+    pub tuple: Tuple,
+    /// When it was first seen to go there.
+    pub since: MonoNs,
+    /// Datagrams seen to go there so far.
+    pub datagrams: u64,
+    /// Service it belongs to.
+    pub service: Service,
+    /// The stale real server.
+    pub real_server: Option<RealServer>,
+    /// Weight of that real server now.
+    pub weight: i32,
+    /// It was removed from its service, so IPVS dropped the datagram.
+    pub removed: bool,
+    /// CPU that wrote the record.
+    pub cpu: u32,
+}
+
 /// One record of the kernel programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Event {
@@ -394,6 +484,10 @@ pub enum Event {
     SynDropped(SynDropped),
     /// Somebody configured a real server.
     RealServerChanged(RealServerChanged),
+    /// What became of a stale attempt.
+    OutcomeSeen(OutcomeSeen),
+    /// Datagrams go to a stale real server.
+    StaleDatagrams(StaleDatagrams),
 }
 
 impl Event {
@@ -404,16 +498,8 @@ impl Event {
             Self::AttemptDecided(decided) => decided.at,
             Self::SynDropped(dropped) => dropped.at,
             Self::RealServerChanged(changed) => changed.at,
-        }
-    }
-
-    /// The attempt it belongs to, if it belongs to one.
-    #[must_use]
-    pub const fn attempt(&self) -> Option<AttemptId> {
-        match self {
-            Self::AttemptDecided(decided) => Some(decided.attempt),
-            Self::SynDropped(dropped) => Some(dropped.attempt),
-            Self::RealServerChanged(_) => None,
+            Self::OutcomeSeen(seen) => seen.at,
+            Self::StaleDatagrams(seen) => seen.at,
         }
     }
 }
@@ -460,8 +546,15 @@ mod tests {
 
     #[test]
     fn entry_states_have_the_kernels_numbers() {
-        let numbers: Vec<u8> = EntryState::ALL.iter().map(|s| s.number()).collect();
-        assert_eq!(numbers, (1..=10).collect::<Vec<u8>>());
+        for (proto, last) in [(Proto::Tcp, 10), (Proto::Udp, 0), (Proto::Sctp, 13)] {
+            let states = EntryState::ALL.iter().filter(|s| s.proto() == proto);
+            let numbers: Vec<u8> = states.map(|s| s.number()).collect();
+            assert_eq!(numbers, (1..=last).collect::<Vec<u8>>());
+            assert_eq!(EntryState::of(proto, last + 1), None);
+        }
+        for state in EntryState::ALL {
+            assert_eq!(EntryState::of(state.proto(), state.number()), Some(*state));
+        }
         assert_eq!(EntryState::TimeWait.word(), "time_wait");
     }
 }

@@ -102,6 +102,7 @@ impl<S: Sink> Observer<S> {
     /// # Errors
     /// Those of the sink.
     pub fn drain(&mut self, session: &mut Session, now: MonoNs) -> io::Result<()> {
+        session.programs.look_at_outcomes();
         loop {
             let more = session.source.drain(&mut self.batch);
             let configured = self.handle_batch(now);

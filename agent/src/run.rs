@@ -11,6 +11,8 @@ use std::time::Duration;
 use agent_common::attempt::{ATTEMPTS_MAX, PENDING_MAX};
 use agent_common::config::{ALL_DECISIONS, Config, FINDINGS};
 use agent_common::count::COUNTS_MAX;
+use agent_common::flow::FLOWS_MAX;
+use agent_common::follow::FOLLOWED_MAX;
 use agent_common::layout::{ABSENT, FIELDS, KernelLayout};
 use agent_common::record::RING_BYTES;
 use agent_common::stat::Stat;
@@ -315,6 +317,8 @@ impl<'a> Agent<'a> {
                 },
                 emit_syn_drops: 1,
                 has_drop_reasons: 0,
+                pad: 0,
+                outcome_timeout_ns: nanoseconds(self.settings.outcome_timeout),
             },
             logs: self.settings.kernel_log,
             attach: self.settings.attach,
@@ -326,7 +330,7 @@ impl<'a> Agent<'a> {
     }
 
     fn observing(&self, programs: &Programs) {
-        let probes = probe_statuses(programs.way(), ProbeState::Active, None);
+        let probes = attached_statuses(programs);
         self.metrics.set_probes(probes.clone());
         self.status.update(|status| {
             status.state = State::Armed;
@@ -340,8 +344,8 @@ impl<'a> Agent<'a> {
         self.armed.notify_one();
         let (attachment, origin) = (programs.attachment(), programs.types_origin());
         log::info!(
-            "{} probes attached by {attachment}; offsets from {origin}",
-            PROBES.len()
+            "{} probes attached, those of {IPVS_MODULE} by {attachment}; offsets from {origin}",
+            PROBES.len() - programs.missing().len()
         );
     }
 
@@ -630,6 +634,22 @@ fn probe_statuses(way: Way, state: ProbeState, reason: Option<&str>) -> Vec<Prob
         .collect()
 }
 
+/// Every probe, once IPVS is observed: those it can be observed without may be missing.
+fn attached_statuses(programs: &Programs) -> Vec<ProbeStatus> {
+    let mut statuses = probe_statuses(programs.way(), ProbeState::Active, None);
+    for status in &mut statuses {
+        if let Some(reason) = programs.missing().get(status.name.as_str()) {
+            status.state = ProbeState::Failed;
+            status.reason = Some(reason.clone());
+        }
+    }
+    statuses
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn layout_by_name(layout: &KernelLayout) -> impl Iterator<Item = (String, u16)> {
     FIELDS
         .iter()
@@ -656,6 +676,8 @@ fn limits() -> impl Iterator<Item = (String, u64)> {
         ("kernel_counts", u64::from(COUNTS_MAX)),
         ("kernel_attempts", u64::from(ATTEMPTS_MAX)),
         ("kernel_pending", u64::from(PENDING_MAX)),
+        ("kernel_followed", u64::from(FOLLOWED_MAX)),
+        ("kernel_flows", u64::from(FLOWS_MAX)),
         ("ring_bytes", u64::from(RING_BYTES)),
         ("correlator_attempts", sizes(ATTEMPTS_HELD_MAX)),
         ("correlator_window_events", sizes(WINDOW_EVENTS_MAX)),

@@ -30,6 +30,7 @@ pub const KEYS: &[&str] = &[
     "attach",
     "events",
     "btf",
+    "outcome_timeout_ms",
     "format",
     "table_interval_s",
     "real_servers",
@@ -105,6 +106,8 @@ pub struct Settings {
     pub events: Events,
     /// File that describes ip_vs instead of what the kernel publishes.
     pub btf: Option<PathBuf>,
+    /// How long after its latest SYN an unanswered stale attempt has timed out.
+    pub outcome_timeout: Duration,
     /// Form of output on stdout.
     pub format: Format,
     /// Time between two readings of the IPVS table, if they are cheap.
@@ -230,6 +233,12 @@ impl Settings {
             attach: values.checked("attach", "auto, fexit or kprobe", "auto", attach)?,
             events: values.checked("events", "auto, ring or perf", "auto", events)?,
             btf: values.text("btf").map(PathBuf::from),
+            outcome_timeout: values.checked(
+                "outcome_timeout_ms",
+                "1000 to 120000",
+                "16000",
+                outcome_timeout,
+            )?,
             format: values.checked("format", "text or json", "text", format)?,
             table_interval: values.checked("table_interval_s", "1 to 300", "5", table_interval)?,
             real_servers: values.checked(
@@ -275,6 +284,14 @@ fn real_servers(text: &str) -> Option<RealServers> {
 fn sort(text: &str) -> Option<SortBy> {
     let found = SortBy::ALL.iter().find(|sort| sort.word() == text);
     found.copied()
+}
+
+/// From the first retransmit of a SYN up to the time IPVS forgets an unanswered one (60 s), doubled.
+fn outcome_timeout(text: &str) -> Option<Duration> {
+    let milliseconds: u64 = text.parse().ok()?;
+    (1_000..=120_000)
+        .contains(&milliseconds)
+        .then_some(Duration::from_millis(milliseconds))
 }
 
 fn emit(text: &str) -> Option<Emit> {
@@ -481,6 +498,7 @@ mod tests {
             attach: Attach::Auto,
             events: Events::Auto,
             btf: None,
+            outcome_timeout: Duration::from_secs(16),
             format: Format::Text,
             table_interval: Duration::from_secs(5),
             real_servers: RealServers::Abnormal,

@@ -2,14 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use agent_common::verdict::{DropCause, StaleCause};
+use agent_common::verdict::{DropCause, Outcome, StaleCause};
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, AttemptId, Change, EntryState, Event, Family, FirstDrop, NetnsId, Proto,
-    RealServer, RealServerChanged, Service, ServiceName, SynDropped, Tuple, Verdict,
+    AttemptDecided, AttemptId, Change, EntryState, Event, Family, FirstDrop, NetnsId, OutcomeSeen,
+    Proto, RealServer, RealServerChanged, Service, ServiceName, StaleDatagrams, SynDropped, Tuple,
+    Verdict,
 };
 
 pub fn sample_attempt() -> AttemptDecided {
@@ -40,6 +41,37 @@ pub fn sample_syn_drop() -> SynDropped {
     }
 }
 
+pub fn sample_outcome() -> OutcomeSeen {
+    OutcomeSeen {
+        at: MonoNs(6_100_000_000),
+        attempt: sample_id(),
+        since: MonoNs(3_000_000_000),
+        service: sample_service(),
+        real_server: Some(RealServer("10.1.1.2:8080".parse().unwrap())),
+        weight: 0,
+        retransmits: 1,
+        outcome: Outcome::Unreachable,
+        cause: StaleCause::PortReuse,
+        cpu: 1,
+    }
+}
+
+pub fn sample_datagrams() -> StaleDatagrams {
+    let AttemptId { mut tuple, .. } = sample_id();
+    tuple.proto = Proto::Udp;
+    StaleDatagrams {
+        at: MonoNs(6_900_000_000),
+        tuple,
+        since: MonoNs(900_000_000),
+        datagrams: 21,
+        service: sample_service(),
+        real_server: Some(RealServer("10.1.1.2:8080".parse().unwrap())),
+        weight: 0,
+        removed: false,
+        cpu: 1,
+    }
+}
+
 pub fn sample_service() -> Service {
     Service {
         netns: NetnsId(4_026_531_840),
@@ -67,6 +99,8 @@ pub fn any_event() -> impl Strategy<Value = Event> {
         any_attempt().prop_map(Event::AttemptDecided),
         any_syn_drop().prop_map(Event::SynDropped),
         any_real_server_changed().prop_map(Event::RealServerChanged),
+        any_outcome().prop_map(Event::OutcomeSeen),
+        any_datagrams().prop_map(Event::StaleDatagrams),
     ]
 }
 
@@ -99,7 +133,7 @@ fn any_attempt() -> impl Strategy<Value = AttemptDecided> {
         first_drop: what.1,
         retransmits: counts.1,
         drops: counts.2,
-        old_state: what.2,
+        old_state: what.2.filter(|state| state.proto() == who.0.tuple.proto),
         cpu: times.2,
     })
 }
@@ -113,6 +147,42 @@ fn any_syn_drop() -> impl Strategy<Value = SynDropped> {
         reason: numbers.1,
         location: numbers.2,
         cpu: numbers.3,
+    })
+}
+
+fn any_outcome() -> impl Strategy<Value = OutcomeSeen> {
+    let times = (any::<u64>(), any::<u64>(), any::<u32>());
+    let who = (any_id(), any_service(), proptest::option::of(any_socket()));
+    let what = (select(Outcome::ALL), select(StaleCause::ALL));
+    let counts = (any::<i32>(), any::<u16>());
+    (times, who, what, counts).prop_map(|(times, who, what, counts)| OutcomeSeen {
+        at: MonoNs(times.0),
+        attempt: who.0,
+        since: MonoNs(times.1),
+        service: who.1,
+        real_server: who.2.map(RealServer),
+        weight: counts.0,
+        retransmits: counts.1,
+        outcome: what.0,
+        cause: what.1,
+        cpu: times.2,
+    })
+}
+
+fn any_datagrams() -> impl Strategy<Value = StaleDatagrams> {
+    let times = (any::<u64>(), any::<u64>(), any::<u32>());
+    let who = (any_id(), any_service(), proptest::option::of(any_socket()));
+    let what = (any::<i32>(), any::<u64>(), any::<bool>());
+    (times, who, what).prop_map(|(times, who, what)| StaleDatagrams {
+        at: MonoNs(times.0),
+        tuple: who.0.tuple,
+        since: MonoNs(times.1),
+        datagrams: what.1,
+        service: who.1,
+        real_server: who.2.map(RealServer),
+        weight: what.0,
+        removed: what.2,
+        cpu: times.2,
     })
 }
 
@@ -224,5 +294,7 @@ fn story_event(at: MonoNs, isn: u32, kind: u8, event: Event) -> Event {
         (_, Event::RealServerChanged(changed)) => {
             Event::RealServerChanged(RealServerChanged { at, ..changed })
         }
+        (_, Event::OutcomeSeen(seen)) => Event::OutcomeSeen(OutcomeSeen { at, ..seen }),
+        (_, Event::StaleDatagrams(seen)) => Event::StaleDatagrams(StaleDatagrams { at, ..seen }),
     }
 }

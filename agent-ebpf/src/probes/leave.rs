@@ -6,7 +6,7 @@
 //! **Cannot see** the real server: there is none.
 //! **Cost** once per packet without a server, never on a healthy service.
 
-use agent_common::{key::RealServerKey, stat::Stat, verdict::DropCause};
+use agent_common::{stat::Stat, verdict::DropCause};
 use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
@@ -16,7 +16,9 @@ use super::{schedule, verdict::is_drop};
 use crate::{
     attempt::{self, Verdict},
     call::{Call, Entry, Fexit, Kretprobe, finish},
+    follow,
     ipvs::{self, Target},
+    packet::{Syn, UDP},
     proof,
 };
 
@@ -47,26 +49,20 @@ fn no_destination(call: &impl Call) -> Result<(), Stat> {
         return Ok(());
     }
     let (svc, skb, iph) = (call.arg(0), call.arg(1), call.arg(3));
-    let Some(syn) = schedule::syn_of(call, svc, skb, iph)? else {
+    let mut syn = Syn::NONE;
+    if !schedule::syn_of(call, svc, skb, iph, &mut syn)? {
         return Ok(());
-    };
+    }
     attempt::end(skb);
-    let target = Target {
-        service: proof::service(&syn, proof::readable(ipvs::service(svc, syn.tuple.netns))?)?,
-        real_server: RealServerKey::NONE,
-        weight: 0,
-        state: 0,
-        removed: 0,
-        controlled: 0,
-        bound: 0,
-    };
-    attempt::settle(
-        call,
-        &syn,
-        &target,
-        Verdict::dropped(DropCause::IpvsNoDestination),
-        0,
-    );
+    let service = proof::service(&syn, proof::readable(ipvs::service(svc, syn.tuple.netns))?)?;
+    let target = Target::nowhere(service);
+    let verdict = Verdict::dropped(DropCause::IpvsNoDestination);
+    if syn.tuple.proto == UDP {
+        attempt::count_decision(&target, verdict);
+    } else {
+        follow::superseded(call, &syn, 0);
+        attempt::settle(call, &syn, &target, verdict);
+    }
     attempt::mark_dropped(skb, true);
     Ok(())
 }

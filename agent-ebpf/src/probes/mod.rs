@@ -3,8 +3,11 @@
 //! Each hook is written once, as a function of [`crate::call::Call`], and hangs on fexit or on a
 //! kprobe and kretprobe; the agent loads one of the two.
 
+mod icmp;
+mod icmp_relay;
 mod leave;
 mod lookup;
+mod outcome;
 mod removal;
 mod schedule;
 mod syn_drop;

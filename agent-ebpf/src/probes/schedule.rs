@@ -18,10 +18,11 @@ use aya_ebpf::{
 use crate::{
     attempt::{self, Verdict},
     call::{Call, Entry, Fexit, Kretprobe, finish},
-    ipvs,
-    packet::{self, Syn},
+    datagram, follow,
+    ipvs::{self, Target},
+    packet::{self, Place, Syn, UDP},
     proof::{self, Origin},
-    read::{field, offset},
+    read::{Probe, field, offset},
     transport::debug,
 };
 
@@ -53,14 +54,21 @@ fn chosen(call: &impl Call) -> Result<(), Stat> {
         return Ok(());
     }
     let (svc, skb, iph) = (call.arg(0), call.arg(1), call.arg(4));
-    let Some(syn) = syn_of(call, svc, skb, iph)? else {
+    let mut syn = Syn::NONE;
+    if !syn_of(call, svc, skb, iph, &mut syn)? {
         return Ok(());
-    };
-    let target = proof::target(conn, skb, &syn, Origin::Scheduler)?;
+    }
+    let mut target = Target::NONE;
+    proof::target(conn, skb, &syn, Origin::Scheduler, &mut target)?;
     let met_entry = attempt::waiting(skb).is_some();
     if met_entry {
         attempt::end(skb);
     }
+    if syn.tuple.proto == UDP {
+        datagram::scheduled(call, &syn, &target, u32::from(met_entry));
+        return Ok(());
+    }
+    follow::superseded(call, &syn, 0);
     let verdict = if target.is_stale() {
         Verdict::stale(StaleCause::Persistence)
     } else if met_entry {
@@ -72,21 +80,39 @@ fn chosen(call: &impl Call) -> Result<(), Stat> {
         call,
         "SYN from port {}: decision {}", syn.tuple.client_port, verdict.decision as u8
     );
-    attempt::settle(call, &syn, &target, verdict, 0);
+    attempt::settle(call, &syn, &target, verdict);
     Ok(())
 }
 
-/// The SYN that made IPVS look for a server of `svc`; `None` for any other packet.
+/// The SYN or datagram that made IPVS look for a server of `svc`, into `syn`; `false` for any other
+/// packet.
+///
+/// # Errors
+/// What could not be read.
 #[inline(always)]
-pub fn syn_of(call: &impl Call, svc: u64, skb: u64, iph: u64) -> Result<Option<Syn>, Stat> {
-    let Some(tcp) = packet::opening(call, skb, iph)? else {
-        return Ok(None);
+pub fn syn_of(call: &impl Call, svc: u64, skb: u64, iph: u64, syn: &mut Syn) -> Probe<bool> {
+    let protocol = packet::protocol(call, iph)?;
+    let header = if protocol == u16::from(UDP) {
+        packet::datagram(call, skb, iph)?
+    } else {
+        packet::opening(call, skb, iph, protocol)?
+    };
+    let Some(header) = header else {
+        return Ok(false);
     };
     if !attempt::is_armed() {
-        return Ok(None);
+        return Ok(false);
     }
     let ipvs: u64 = proof::readable(field(svc, offset!(svc_ipvs)))?;
     let netns = proof::readable(ipvs::netns(ipvs))?;
     let af: u16 = proof::readable(field(svc, offset!(svc_af)))?;
-    packet::syn(iph, tcp, packet::family(u64::from(af)), netns).map(Some)
+    let place = Place {
+        iph,
+        header,
+        protocol,
+        family: packet::family(u64::from(af)),
+        netns,
+    };
+    packet::syn(&place, syn)?;
+    Ok(true)
 }

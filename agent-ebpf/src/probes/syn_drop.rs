@@ -16,9 +16,9 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawT
 use crate::{
     attempt::{self, DroppedBy},
     call::finish,
-    emit,
+    datagram, emit,
     maps::{DROP_CAUSES, DROP_LOCATIONS, SERVICES},
-    packet::{self, TCP},
+    packet::{self, UDP},
 };
 
 // match-proto 5.10: kfree_skb(struct sk_buff *skb, void *location)
@@ -41,6 +41,14 @@ fn freed(ctx: &RawTracePointContext) -> Result<(), Stat> {
     };
     let dropped_by = attempt::take_mark(skb);
     if matches!(dropped_by, DroppedBy::IpvsCounted) {
+        return Ok(());
+    }
+    // By kprobe no verdict is seen on a datagram: here is where it died.
+    if let Some(pending) = attempt::handled_now(skb)
+        && pending.syn.tuple.proto == UDP
+    {
+        datagram::stale(ctx, &pending.syn.tuple, &pending.target);
+        attempt::end(skb);
         return Ok(());
     }
     let Some(syn) = packet::syn_of_skb(skb)? else {
@@ -108,7 +116,7 @@ fn service(tuple: &TupleKey) -> ServiceKey {
         netns: tuple.netns,
         port: tuple.dest_port,
         family: tuple.family,
-        proto: TCP,
+        proto: tuple.proto,
     };
     if SERVICES.get_ptr(&service).is_some() {
         return service;

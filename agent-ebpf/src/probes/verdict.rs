@@ -20,7 +20,8 @@ use aya_ebpf::{
 use crate::{
     attempt::{self, Pending, Verdict},
     call::{Call, Entry, Fexit, Kretprobe, finish},
-    packet,
+    datagram,
+    packet::{self, UDP},
     transport::debug,
 };
 
@@ -86,21 +87,22 @@ fn decided(call: &impl Call) {
         }
         return;
     };
-    let outcome = outcome(pending, drop);
+    if pending.syn.tuple.proto == UDP {
+        datagram::stale(call, &pending.syn.tuple, &pending.target);
+        attempt::end(skb);
+        if drop {
+            attempt::mark_dropped(skb, true);
+        }
+        return;
+    }
+    let outcome = outcome(pending, drop).with_fate_of(pending);
     debug!(
         call,
         "SYN from port {}: dropped {}",
         pending.syn.tuple.client_port,
         u8::from(drop)
     );
-    #[expect(clippy::cast_possible_truncation, reason = "written from a `u8`")]
-    attempt::settle(
-        call,
-        &pending.syn,
-        &pending.target,
-        outcome,
-        pending.freed_cause as u8,
-    );
+    attempt::settle(call, &pending.syn, &pending.target, outcome);
     attempt::end(skb);
     if drop {
         attempt::mark_dropped(skb, true);

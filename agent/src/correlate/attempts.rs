@@ -35,14 +35,14 @@ pub struct Held {
 }
 
 impl Held {
-    fn new(at: MonoNs, first_drop: FirstDrop, evidence: Finding, lost_before: u64) -> Self {
+    fn new(at: MonoNs, first_drop: FirstDrop, evidence: &Finding, lost_before: u64) -> Self {
         Self {
             first_drop,
             drops: evidence.drops,
             events: 1,
             lost_before,
             last_drop: at,
-            evidence,
+            evidence: *evidence,
         }
     }
 
@@ -60,7 +60,7 @@ impl Held {
         let mut evidence = Finding::of_decision(FindingKind::ConnectBlocked, decided);
         evidence.drops = evidence.drops.max(1);
         let first_drop = decided.first_drop.map_or(seen, |told| told.min(seen));
-        Self::new(at, first_drop, evidence, lost_before)
+        Self::new(at, first_drop, &evidence, lost_before)
     }
 
     /// The kernel freed a SYN; `at` is the time it is filed under.
@@ -69,7 +69,7 @@ impl Held {
             at: dropped.at,
             cause: dropped.cause,
         };
-        Self::new(at, seen, Finding::of_syn_drop(dropped), lost_before)
+        Self::new(at, seen, &Finding::of_syn_drop(dropped), lost_before)
     }
 
     /// Both as one: what IPVS said is the better evidence, the earlier drop names the cause.

@@ -7,13 +7,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use agent_common::verdict::{Decision, DropCause, StaleCause};
+use agent_common::verdict::{Decision, DropCause, Outcome, StaleCause};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, EntryState, NetnsId, RealServer, Service, ServiceName, SynDropped, Tuple,
+    AttemptDecided, EntryState, NetnsId, OutcomeSeen, RealServer, Service, ServiceName,
+    StaleDatagrams, SynDropped, Tuple,
 };
 
 /// What kind of thing was found.
@@ -21,6 +22,12 @@ use crate::event::{
 pub enum FindingKind {
     /// An attempt was sent to a stale real server.
     StaleConnection,
+    /// What became of an attempt that was sent to a stale real server.
+    StaleOutcome,
+    /// A flow of datagrams goes to a stale real server; a sample of it.
+    StaleFlow,
+    /// A SYN came again although none of the attempt was lost here: this node is exonerated.
+    SynLostElsewhere,
     /// A SYN died on this node, a retransmit of it got through: the client waited.
     ConnectDelayed,
     /// IPVS dropped a SYN, and no retransmit got through here before the deadline.
@@ -35,6 +42,9 @@ impl FindingKind {
     /// Every member.
     pub const ALL: &'static [Self] = &[
         Self::StaleConnection,
+        Self::StaleOutcome,
+        Self::StaleFlow,
+        Self::SynLostElsewhere,
         Self::ConnectDelayed,
         Self::ConnectBlocked,
         Self::SynDropped,
@@ -46,6 +56,9 @@ impl FindingKind {
     pub const fn word(self) -> &'static str {
         match self {
             Self::StaleConnection => "stale_connection",
+            Self::StaleOutcome => "stale_outcome",
+            Self::StaleFlow => "stale_flow",
+            Self::SynLostElsewhere => "syn_lost_elsewhere",
             Self::ConnectDelayed => "connect_delayed",
             Self::ConnectBlocked => "connect_blocked",
             Self::SynDropped => "syn_dropped",
@@ -83,7 +96,7 @@ pub struct Finding {
     pub at: MonoNs,
     /// Who asked whom, where.
     pub tuple: Tuple,
-    /// Initial sequence number of the attempt.
+    /// Initial sequence number of the attempt; 0 for datagrams.
     pub isn: u32,
     /// Service, as far as IPVS saw the attempt.
     pub service: Service,
@@ -95,10 +108,16 @@ pub struct Finding {
     pub decision: Option<Decision>,
     /// Why it is a finding.
     pub cause: Option<Cause>,
+    /// What became of it.
+    pub outcome: Option<Outcome>,
     /// State of the entry the SYN met.
     pub old_state: Option<EntryState>,
     /// From the first dropped SYN to the one that got through.
     pub delay: Option<Duration>,
+    /// From the decision to the outcome, or from the first datagram of a flow to this one.
+    pub lasted: Option<Duration>,
+    /// Datagrams of the flow seen so far.
+    pub datagrams: Option<u64>,
     /// How long after the last dead SYN nothing had got through; the deadline, or less at the end.
     pub waited: Option<Duration>,
     /// SYNs of the attempt known to have died here.
@@ -127,11 +146,70 @@ impl Finding {
             weight: decided.real_server.map(|_| decided.weight),
             decision: Some(decided.verdict.decision()),
             cause: None,
+            outcome: None,
             old_state: decided.old_state,
             delay: None,
+            lasted: None,
+            datagrams: None,
             waited: None,
             drops: decided.drops.into(),
             retransmits: Some(decided.retransmits),
+            kernel_reason: None,
+            kernel_location: None,
+            events_lost: 0,
+        }
+    }
+
+    /// What became of a stale attempt.
+    #[must_use]
+    pub fn of_outcome(seen: &OutcomeSeen) -> Self {
+        Self {
+            at: seen.at,
+            isn: seen.attempt.isn,
+            decision: Some(Decision::ReusedStale),
+            cause: Some(Cause::Stale(seen.cause)),
+            outcome: Some(seen.outcome),
+            lasted: Some(seen.at.since(seen.since)),
+            retransmits: Some(seen.retransmits),
+            weight: seen.real_server.map(|_| seen.weight),
+            real_server: seen.real_server,
+            ..Self::about(FindingKind::StaleOutcome, seen.attempt.tuple, seen.service)
+        }
+    }
+
+    /// A flow of datagrams to a stale real server.
+    #[must_use]
+    pub fn of_datagrams(seen: &StaleDatagrams) -> Self {
+        Self {
+            at: seen.at,
+            lasted: Some(seen.at.since(seen.since)),
+            datagrams: Some(seen.datagrams),
+            cause: seen.removed.then_some(Cause::Drop(DropCause::IpvsRemoved)),
+            weight: seen.real_server.map(|_| seen.weight),
+            real_server: seen.real_server,
+            ..Self::about(FindingKind::StaleFlow, seen.tuple, seen.service)
+        }
+    }
+
+    const fn about(kind: FindingKind, tuple: Tuple, service: Service) -> Self {
+        Self {
+            kind,
+            at: MonoNs(0),
+            tuple,
+            isn: 0,
+            service,
+            real_server: None,
+            weight: None,
+            decision: None,
+            cause: None,
+            outcome: None,
+            old_state: None,
+            delay: None,
+            lasted: None,
+            datagrams: None,
+            waited: None,
+            drops: 0,
+            retransmits: None,
             kernel_reason: None,
             kernel_location: None,
             events_lost: 0,
@@ -142,27 +220,18 @@ impl Finding {
     #[must_use]
     pub fn of_syn_drop(dropped: &SynDropped) -> Self {
         let tuple = dropped.attempt.tuple;
+        let service = Service {
+            netns: tuple.netns,
+            name: ServiceName::Unknown,
+        };
         Self {
-            kind: FindingKind::SynDropped,
             at: dropped.at,
-            tuple,
             isn: dropped.attempt.isn,
-            service: Service {
-                netns: tuple.netns,
-                name: ServiceName::Unknown,
-            },
-            real_server: None,
-            weight: None,
-            decision: None,
             cause: Some(Cause::Drop(dropped.cause)),
-            old_state: None,
-            delay: None,
-            waited: None,
             drops: 1,
-            retransmits: None,
             kernel_reason: Some(dropped.reason),
             kernel_location: Some(dropped.location),
-            events_lost: 0,
+            ..Self::about(FindingKind::SynDropped, tuple, service)
         }
     }
 
@@ -197,8 +266,11 @@ impl Serialize for Finding {
         map.serialize_entry("weight", &self.weight)?;
         map.serialize_entry("decision", &self.decision.map(Decision::word))?;
         map.serialize_entry("cause", &self.cause.map(Cause::word))?;
+        map.serialize_entry("outcome", &self.outcome.map(Outcome::word))?;
         map.serialize_entry("old_state", &self.old_state)?;
         map.serialize_entry("delay_ns", &self.delay.map(|d| d.as_nanos()))?;
+        map.serialize_entry("lasted_ns", &self.lasted.map(|d| d.as_nanos()))?;
+        map.serialize_entry("datagrams", &self.datagrams)?;
         map.serialize_entry("waited_ns", &self.waited.map(|d| d.as_nanos()))?;
         map.serialize_entry("drops", &self.drops)?;
         map.serialize_entry("retransmits", &self.retransmits)?;
@@ -234,6 +306,36 @@ impl fmt::Display for Finding {
                 write!(f, "stale connection: {route} sent to ")?;
                 self.write_real_server(f)?;
                 write!(f, " by {cause}")?;
+            }
+            FindingKind::StaleOutcome => {
+                let outcome = self.outcome.map_or("unknown", Outcome::word);
+                let seconds = self.lasted.unwrap_or_default().as_secs_f64();
+                write!(
+                    f,
+                    "stale connection {outcome} after {seconds:.3} s: {route} by "
+                )?;
+                self.write_real_server(f)?;
+            }
+            FindingKind::StaleFlow => {
+                let seconds = self.lasted.unwrap_or_default().as_secs_f64();
+                write!(f, "stale flow: {route}, ")?;
+                write!(f, "{} datagrams ", self.datagrams.unwrap_or_default())?;
+                write!(f, "in {seconds:.1} s ")?;
+                f.write_str(if self.cause.is_some() {
+                    "dropped, bound to removed "
+                } else {
+                    "sent to "
+                })?;
+                self.write_real_server(f)?;
+            }
+            FindingKind::SynLostElsewhere => {
+                let seconds = self.delay.unwrap_or_default().as_secs_f64();
+                write!(
+                    f,
+                    "SYN lost elsewhere: {route}, came again after {seconds:.3} s, "
+                )?;
+                f.write_str("none of its SYNs died here; sent to ")?;
+                self.write_real_server(f)?;
             }
             FindingKind::ConnectDelayed => {
                 let seconds = self.delay.unwrap_or_default().as_secs_f64();

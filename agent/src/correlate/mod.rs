@@ -119,7 +119,7 @@ impl Correlator {
     pub fn handle_end(&mut self, now: MonoNs) {
         self.run_until(now);
         while let Some(held) = self.attempts.pop_first() {
-            self.report(held.unresolved(now, self.lost), held.events);
+            self.report(&held.unresolved(now, self.lost), held.events);
         }
     }
 
@@ -185,6 +185,8 @@ impl Correlator {
             Event::SynDropped(dropped) => self.syn_dropped(at, dropped),
             // Not about an attempt: `table` follows those.
             Event::RealServerChanged(_) => self.counters.suppressed += 1,
+            Event::OutcomeSeen(seen) => self.report(&Finding::of_outcome(seen), 1),
+            Event::StaleDatagrams(seen) => self.report(&Finding::of_datagrams(seen), 1),
         }
     }
 
@@ -207,10 +209,17 @@ impl Correlator {
                 cause: Some(Cause::Stale(cause)),
                 ..Finding::of_decision(FindingKind::StaleConnection, decided)
             };
-            return self.report(finding, 1);
+            return self.report(&finding, 1);
+        }
+        if decided.retransmits > 0 {
+            let finding = Finding {
+                delay: Some(decided.at.since(decided.first_seen)),
+                ..Finding::of_decision(FindingKind::SynLostElsewhere, decided)
+            };
+            return self.report(&finding, 1);
         }
         if self.tell_all_decisions {
-            return self.report(Finding::of_decision(FindingKind::Decision, decided), 1);
+            return self.report(&Finding::of_decision(FindingKind::Decision, decided), 1);
         }
         self.counters.suppressed += 1;
     }
@@ -225,7 +234,7 @@ impl Correlator {
             events_lost: held.map_or(0, |held| self.lost.saturating_sub(held.lost_before)),
             ..base
         };
-        self.report(finding, 1 + held.map_or(0, |held| held.events));
+        self.report(&finding, 1 + held.map_or(0, |held| held.events));
     }
 
     fn syn_dropped(&mut self, at: MonoNs, dropped: &SynDropped) {
@@ -241,16 +250,16 @@ impl Correlator {
     fn give_up_first(&mut self) {
         if let Some(held) = self.attempts.pop_first() {
             let end = held.last_drop + OUTCOME_DEADLINE;
-            self.report(held.unresolved(end, self.lost), held.events);
+            self.report(&held.unresolved(end, self.lost), held.events);
         }
     }
 
-    fn report(&mut self, finding: Finding, events: u64) {
+    fn report(&mut self, finding: &Finding, events: u64) {
         if self.findings.len() >= FINDINGS_MAX {
             self.counters.unread += events;
             return;
         }
         self.counters.reported += events;
-        self.findings.push_back(finding);
+        self.findings.push_back(*finding);
     }
 }

@@ -26,7 +26,9 @@ pub enum Malformed {
         wanted: usize,
     },
     /// A kind this build does not know.
-    #[error("record kind is {found}, wanted 1 (attempt), 2 (SYN drop) or 16 (real server)")]
+    #[error(
+        "record kind is {found}, wanted 1 (attempt), 2 (SYN drop), 3 (outcome), 4 (datagram) or 16 (real server)"
+    )]
     UnknownKind {
         /// The kind.
         found: u16,

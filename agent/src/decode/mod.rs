@@ -10,10 +10,10 @@ mod tests;
 pub mod wire;
 
 use agent_common::record::{
-    AttemptRecord, KIND_ATTEMPT, KIND_REAL_SERVER, KIND_SYN_DROP, RealServerRecord, RecordHeader,
-    SynDropRecord,
+    AttemptRecord, DatagramRecord, KIND_ATTEMPT, KIND_DATAGRAM, KIND_OUTCOME, KIND_REAL_SERVER,
+    KIND_SYN_DROP, OutcomeRecord, RealServerRecord, RecordHeader, SynDropRecord,
 };
-use agent_common::verdict::{Decision, DropCause, StaleCause, UnknownNumber};
+use agent_common::verdict::{Decision, DropCause, Outcome, StaleCause, UnknownNumber};
 use zerocopy::FromBytes;
 
 pub use error::{Malformed, Reason};
@@ -21,8 +21,8 @@ pub use key::{real_server, service};
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, AttemptId, Change, EntryState, Event, FirstDrop, RealServerChanged, SynDropped,
-    Verdict,
+    AttemptDecided, AttemptId, Change, EntryState, Event, FirstDrop, OutcomeSeen, Proto,
+    RealServerChanged, StaleDatagrams, SynDropped, Verdict,
 };
 
 /// The event a record holds.
@@ -47,6 +47,12 @@ pub fn decode(bytes: &[u8]) -> Result<Event, Malformed> {
         }
         KIND_REAL_SERVER => real_server_changed(&payload("real server record", &header, bytes)?)
             .map(Event::RealServerChanged),
+        KIND_OUTCOME => {
+            outcome(&payload("outcome record", &header, bytes)?).map(Event::OutcomeSeen)
+        }
+        KIND_DATAGRAM => {
+            datagrams(&payload("datagram record", &header, bytes)?).map(Event::StaleDatagrams)
+        }
         found => Err(Malformed::UnknownKind { found }),
     }
 }
@@ -76,10 +82,11 @@ fn payload<T: FromBytes>(
 
 fn attempt(record: &AttemptRecord) -> Result<AttemptDecided, Malformed> {
     zeros("padding of the attempt record", &record.pad)?;
+    let tuple = key::tuple(&record.tuple)?;
     Ok(AttemptDecided {
         at: MonoNs(record.header.ktime_ns),
         attempt: AttemptId {
-            tuple: key::tuple(&record.tuple)?,
+            tuple,
             isn: record.isn,
         },
         verdict: verdict(record.decision, record.cause)?,
@@ -90,7 +97,7 @@ fn attempt(record: &AttemptRecord) -> Result<AttemptDecided, Malformed> {
         first_drop: first_drop(record)?,
         retransmits: record.retransmits,
         drops: record.drops,
-        old_state: old_state(record.old_state)?,
+        old_state: old_state(tuple.proto, record.old_state)?,
         cpu: record.header.cpu,
     })
 }
@@ -176,15 +183,54 @@ fn first_drop(record: &AttemptRecord) -> Result<Option<FirstDrop>, Malformed> {
     }))
 }
 
-fn old_state(number: u8) -> Result<Option<EntryState>, Malformed> {
+fn old_state(proto: Proto, number: u8) -> Result<Option<EntryState>, Malformed> {
     if number == 0 {
         return Ok(None);
     }
-    let known = EntryState::ALL.iter().find(|s| s.number() == number);
-    known
-        .copied()
+    EntryState::of(proto, number)
         .map(Some)
         .ok_or_else(|| unknown("state of the old entry", UnknownNumber(number)))
+}
+
+fn outcome(record: &OutcomeRecord) -> Result<OutcomeSeen, Malformed> {
+    Ok(OutcomeSeen {
+        at: MonoNs(record.header.ktime_ns),
+        attempt: AttemptId {
+            tuple: key::tuple(&record.tuple)?,
+            isn: record.isn,
+        },
+        since: MonoNs(record.since_ns),
+        service: service(&record.service)?,
+        real_server: real_server(&record.real_server)?,
+        weight: record.weight,
+        retransmits: record.retransmits,
+        outcome: Outcome::try_from(record.outcome).map_err(|n| unknown("outcome", n))?,
+        cause: StaleCause::try_from(record.cause).map_err(|n| unknown("stale cause", n))?,
+        cpu: record.header.cpu,
+    })
+}
+
+fn datagrams(record: &DatagramRecord) -> Result<StaleDatagrams, Malformed> {
+    zeros("padding of the datagram record", &record.pad)?;
+    Ok(StaleDatagrams {
+        at: MonoNs(record.header.ktime_ns),
+        tuple: key::tuple(&record.tuple)?,
+        since: MonoNs(record.since_ns),
+        datagrams: record.datagrams,
+        service: service(&record.service)?,
+        real_server: real_server(&record.real_server)?,
+        weight: record.weight,
+        removed: flag("removal of the real server", record.removed)?,
+        cpu: record.header.cpu,
+    })
+}
+
+fn flag(object: &'static str, number: u8) -> Result<bool, Malformed> {
+    match number {
+        0 => Ok(false),
+        1 => Ok(true),
+        found => Err(unknown(object, UnknownNumber(found))),
+    }
 }
 
 /// The cause of a SYN's death.

@@ -133,10 +133,10 @@ fn lengths_are_refused() {
 #[test]
 fn an_unknown_kind_is_refused() {
     assert_eq!(
-        refusal(attempt_with(|r| r.header.kind = 3)),
+        refusal(attempt_with(|r| r.header.kind = 5)),
         (
             Reason::UnknownKind,
-            "record kind is 3, wanted 1 (attempt), 2 (SYN drop) or 16 (real server)".to_owned()
+            "record kind is 5, wanted 1 (attempt), 2 (SYN drop), 3 (outcome), 4 (datagram) or 16 (real server)".to_owned()
         )
     );
 }

@@ -6,15 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use agent_common::key::{FAMILY_IPV4, FAMILY_IPV6, RealServerKey, ServiceKey, TupleKey};
 use agent_common::record::{
-    AttemptRecord, KIND_ATTEMPT, KIND_REAL_SERVER, KIND_SYN_DROP, RealServerRecord, RecordHeader,
-    SynDropRecord,
+    AttemptRecord, DatagramRecord, KIND_ATTEMPT, KIND_DATAGRAM, KIND_OUTCOME, KIND_REAL_SERVER,
+    KIND_SYN_DROP, OutcomeRecord, RealServerRecord, RecordHeader, SynDropRecord,
 };
 use zerocopy::IntoBytes;
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, EntryState, Event, Family, RealServer, RealServerChanged, Service, ServiceName,
-    SynDropped, Tuple, Verdict,
+    AttemptDecided, EntryState, Event, Family, OutcomeSeen, RealServer, RealServerChanged, Service,
+    ServiceName, StaleDatagrams, SynDropped, Tuple, Verdict,
 };
 
 /// The record of an event.
@@ -24,6 +24,8 @@ pub fn encode(event: &Event) -> Vec<u8> {
         Event::AttemptDecided(decided) => attempt(decided).as_bytes().to_vec(),
         Event::SynDropped(dropped) => syn_drop(dropped).as_bytes().to_vec(),
         Event::RealServerChanged(changed) => real_server_changed(changed).as_bytes().to_vec(),
+        Event::OutcomeSeen(seen) => outcome(seen).as_bytes().to_vec(),
+        Event::StaleDatagrams(seen) => datagrams(seen).as_bytes().to_vec(),
     }
 }
 
@@ -67,6 +69,35 @@ fn real_server_changed(event: &RealServerChanged) -> RealServerRecord {
         weight: event.weight,
         change: event.change.number(),
         pad: [0; 3],
+    }
+}
+
+fn outcome(event: &OutcomeSeen) -> OutcomeRecord {
+    OutcomeRecord {
+        header: header::<OutcomeRecord>(KIND_OUTCOME, event.at, event.cpu),
+        since_ns: event.since.0,
+        tuple: tuple(&event.attempt.tuple),
+        isn: event.attempt.isn,
+        service: service(&event.service),
+        real_server: real_server(event.real_server),
+        weight: event.weight,
+        retransmits: event.retransmits,
+        outcome: event.outcome as u8,
+        cause: event.cause as u8,
+    }
+}
+
+fn datagrams(event: &StaleDatagrams) -> DatagramRecord {
+    DatagramRecord {
+        header: header::<DatagramRecord>(KIND_DATAGRAM, event.at, event.cpu),
+        since_ns: event.since.0,
+        datagrams: event.datagrams,
+        tuple: tuple(&event.tuple),
+        service: service(&event.service),
+        real_server: real_server(event.real_server),
+        weight: event.weight,
+        removed: event.removed.into(),
+        pad: [0; 7],
     }
 }
 

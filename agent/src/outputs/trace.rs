@@ -72,8 +72,8 @@ mod tests {
 
     use super::*;
     use crate::correlate::{Correlator, FindingKind};
-    use crate::event::Event;
-    use crate::testing::{sample_attempt, sample_syn_drop};
+    use crate::event::{AttemptDecided, EntryState, Event, StaleDatagrams, Verdict};
+    use crate::testing::{sample_attempt, sample_datagrams, sample_outcome, sample_syn_drop};
 
     fn line(event: Event, format: Format) -> String {
         let mut correlator = Correlator::new(false);
@@ -105,7 +105,75 @@ mod tests {
             event,
             Format::Json,
             expect![[r#"
-            {"time":"1970-01-01T00:00:06.500Z","kind":"stale_connection","mono_ns":5000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","old_state":"time_wait","delay_ns":null,"waited_ns":null,"drops":0,"retransmits":0,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+                {"time":"1970-01-01T00:00:06.500Z","kind":"stale_connection","mono_ns":5000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":null,"old_state":"time_wait","delay_ns":null,"lasted_ns":null,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":0,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_became_of_it() {
+        let event = Event::OutcomeSeen(sample_outcome());
+        check(
+            event,
+            Format::Text,
+            expect![[r#"
+            1970-01-01T00:00:07.600Z stale connection unreachable after 3.100 s: 10.0.0.2:40001 -> TCP 10.96.0.10:80 by 10.1.1.2:8080 (weight 0)
+        "#]],
+        );
+        check(
+            event,
+            Format::Json,
+            expect![[r#"
+            {"time":"1970-01-01T00:00:07.600Z","kind":"stale_outcome","mono_ns":6100000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":"unreachable","old_state":null,"delay_ns":null,"lasted_ns":3100000000,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":1,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_stale_flow() {
+        let event = Event::StaleDatagrams(sample_datagrams());
+        check(
+            event,
+            Format::Text,
+            expect![[r#"
+            1970-01-01T00:00:08.400Z stale flow: 10.0.0.2:40001 -> TCP 10.96.0.10:80, 21 datagrams in 6.0 s sent to 10.1.1.2:8080 (weight 0)
+        "#]],
+        );
+        let dropped = Event::StaleDatagrams(StaleDatagrams {
+            removed: true,
+            ..sample_datagrams()
+        });
+        check(
+            dropped,
+            Format::Text,
+            expect![[r#"
+            1970-01-01T00:00:08.400Z stale flow: 10.0.0.2:40001 -> TCP 10.96.0.10:80, 21 datagrams in 6.0 s dropped, bound to removed 10.1.1.2:8080 (weight 0)
+        "#]],
+        );
+        check(
+            dropped,
+            Format::Json,
+            expect![[r#"
+            {"time":"1970-01-01T00:00:08.400Z","kind":"stale_flow","mono_ns":6900000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":0,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":null,"cause":"ipvs_removed","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":6000000000,"datagrams":21,"waited_ns":null,"drops":0,"retransmits":null,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_syn_lost_elsewhere() {
+        let event = Event::AttemptDecided(AttemptDecided {
+            at: MonoNs(6_030_000_000),
+            verdict: Verdict::Reused,
+            weight: 1,
+            retransmits: 1,
+            old_state: Some(EntryState::SynRecv),
+            ..sample_attempt()
+        });
+        check(
+            event,
+            Format::Text,
+            expect![[r#"
+            1970-01-01T00:00:07.530Z SYN lost elsewhere: 10.0.0.2:40001 -> TCP 10.96.0.10:80, came again after 1.030 s, none of its SYNs died here; sent to 10.1.1.2:8080 (weight 1, old entry syn_recv)
         "#]],
         );
     }
@@ -145,8 +213,8 @@ mod tests {
             event,
             Format::Json,
             expect![[r#"
-            {"time":"1970-01-01T00:00:07.500Z","kind":"syn_dropped","mono_ns":6000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"","local_address":"","local_port":null,"local_mark":"","remote_address":null,"remote_port":null,"weight":null,"decision":null,"cause":"netfilter","old_state":null,"delay_ns":null,"waited_ns":1000000000,"drops":1,"retransmits":null,"kernel_reason":8,"kernel_location":"0xffffffff81234567","events_lost":0}
-        "#]],
+                {"time":"1970-01-01T00:00:07.500Z","kind":"syn_dropped","mono_ns":6000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"","local_address":"","local_port":null,"local_mark":"","remote_address":null,"remote_port":null,"weight":null,"decision":null,"cause":"netfilter","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":null,"datagrams":null,"waited_ns":1000000000,"drops":1,"retransmits":null,"kernel_reason":8,"kernel_location":"0xffffffff81234567","events_lost":0}
+            "#]],
         );
     }
 }

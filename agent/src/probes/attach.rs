@@ -4,6 +4,7 @@
 //! [`Programs::attach`] hangs the programs on the module. When the module goes, both are done anew
 //! for the next one, which may be another build; the counts go with [`Carried`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use aya_log::EbpfLogger;
 
 use super::counters::{Carried, Counters};
 use super::fexit::{FexitError, ModuleTypes, TracingObject};
-use super::table::{Hook, IPVS_MODULE, PROBES, Probe, Way, all_functions};
+use super::outcomes::Outcomes;
+use super::table::{Hook, IPVS_MODULE, Moment, PROBES, Probe, Way, all_functions};
 use crate::kernel::btf::{self, BtfError, Types};
 use crate::kernel::layout::{self, Unresolved};
 use crate::kernel::preemption::Preemption;
@@ -106,6 +108,9 @@ pub enum AttachError {
     },
 }
 
+/// The program [`Outcomes`] runs; it hangs on no hook.
+const OUTCOME_PROGRAM: &str = "il_outcome";
+
 /// What the user asked for, and what the node is.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -150,6 +155,9 @@ pub struct Programs {
     counters: Arc<Counters>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     armed: Array<MapData, u32>,
+    /// Why a probe IPVS can be observed without is not attached.
+    missing: BTreeMap<&'static str, String>,
+    outcomes: Outcomes,
 }
 
 /// How records leave the kernel, once it is settled.
@@ -212,6 +220,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let stats = typed(take(&mut ebpf, "STATS")?, "STATS")?;
     let events = stream.open(take(&mut ebpf, "EVENTS")?)?;
     let armed = typed(take(&mut ebpf, "ARMED")?, "ARMED")?;
+    let outcomes = Outcomes::new(typed(take(&mut ebpf, "FOLLOWED")?, "FOLLOWED")?);
     let logger = if logs {
         Some(EbpfLogger::init(&mut ebpf)?)
     } else {
@@ -233,6 +242,8 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
         counters: Arc::clone(&counters),
         logger,
         armed,
+        missing: BTreeMap::new(),
+        outcomes,
     };
     Ok(Loaded {
         events,
@@ -262,10 +273,15 @@ impl Programs {
         self.types.origin()
     }
 
+    /// Probes that could not be attached and are not needed to observe IPVS, with the reason.
+    pub const fn missing(&self) -> &BTreeMap<&'static str, String> {
+        &self.missing
+    }
+
     /// Hangs every program on its hook, then lets them count.
     ///
     /// # Errors
-    /// The first probe that cannot be attached; none is attached then.
+    /// The first probe of IPVS that cannot be attached; none is attached then.
     pub fn attach(&mut self) -> Result<(), AttachError> {
         let attached = self.attach_all();
         match attached {
@@ -278,8 +294,14 @@ impl Programs {
     /// Takes every program off its hook and out of the kernel; the maps stay readable.
     pub fn detach(&mut self) {
         self.arm(0);
+        self.outcomes.stop();
         self.counters.unwatch();
         self.ebpf = None;
+    }
+
+    /// Looks at the stale attempts on their way: which were refused, which have timed out.
+    pub fn look_at_outcomes(&mut self) {
+        self.outcomes.look();
     }
 
     /// Hands the programs' own log lines to the logger, if they were asked for.
@@ -300,22 +322,47 @@ impl Programs {
         }
     }
 
+    fn load_outcome(&mut self) -> Result<(), AttachError> {
+        let failed = |source| AttachError::Program {
+            probe: "outcome",
+            finds: "refusals and time-outs of stale attempts",
+            source,
+        };
+        let program = self.program(OUTCOME_PROGRAM)?;
+        let program: &mut RawTracePoint = program.try_into().map_err(failed)?;
+        program.load().map_err(failed)?;
+        let fd = program.fd().map_err(failed)?.try_clone();
+        self.outcomes
+            .run_by(fd.map_err(|error| failed(ProgramError::IOError(error)))?);
+        Ok(())
+    }
+
     fn attach_all(&mut self) -> Result<(), AttachError> {
+        self.load_outcome()?;
         for probe in PROBES {
-            let functions = self.functions(probe)?;
-            match (probe.hook, self.way) {
-                (Hook::RawTracepoint(tracepoint), _) => {
-                    self.attach_tracepoint(probe, tracepoint)?;
+            match self.attach_probe(probe) {
+                Err(error) if !probe.is_required() => {
+                    log::warn!("{error}; IPVS is observed all the same");
+                    self.missing.insert(probe.name, error.to_string());
                 }
-                (Hook::IpvsReturn(_), Way::Fexit) => self.attach_fexit(probe, functions)?,
-                (Hook::IpvsReturn(_), Way::Kprobe) => {
-                    // The return first: an entry whose return is not watched would be kept.
-                    self.attach_kprobe(probe, "_r", functions)?;
-                    self.attach_kprobe(probe, "_k", functions)?;
-                }
+                attached => attached?,
             }
         }
         Ok(())
+    }
+
+    fn attach_probe(&mut self, probe: &Probe) -> Result<(), AttachError> {
+        let functions = self.functions(probe)?;
+        match (probe.hook, self.way) {
+            (Hook::RawTracepoint(tracepoint), _) => self.attach_tracepoint(probe, tracepoint),
+            (Hook::IpvsReturn(_), Way::Fexit) => self.attach_fexit(probe, functions),
+            (Hook::IpvsReturn(_), Way::Kprobe) => {
+                self.attach_kprobes(probe, Moment::Both, functions)
+            }
+            (Hook::Function(moment, function), _) => {
+                self.attach_kprobes(probe, moment, &[function])
+            }
+        }
     }
 
     fn functions(&self, probe: &Probe) -> Result<&'static [&'static str], AttachError> {
@@ -342,6 +389,18 @@ impl Programs {
                 .attach(probe.program, &module, id)
                 .map_err(failed)?;
             self.counters.watch(link);
+        }
+        Ok(())
+    }
+
+    fn attach_kprobes(
+        &mut self,
+        probe: &Probe,
+        moment: Moment,
+        functions: &[&str],
+    ) -> Result<(), AttachError> {
+        for suffix in moment.suffixes() {
+            self.attach_kprobe(probe, suffix, functions)?;
         }
         Ok(())
     }
@@ -389,7 +448,8 @@ impl Programs {
 /// fexit where the kernel knows the types of every function to hook and does not preempt itself,
 /// kprobes elsewhere; and why.
 fn best_way(types: &Types, symbols: &Symbols, preemption: &Preemption) -> (Way, String) {
-    let traceable = PROBES.iter().all(|probe| {
+    let mut of_ipvs = PROBES.iter().filter(|probe| probe.is_required());
+    let traceable = of_ipvs.all(|probe| {
         let functions = probe
             .functions(|function| symbols.has(function))
             .unwrap_or_default();

@@ -4,4 +4,5 @@ pub mod attach;
 pub mod counters;
 pub mod fexit;
 pub mod module;
+pub mod outcomes;
 pub mod table;

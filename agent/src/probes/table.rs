@@ -8,6 +8,29 @@ pub enum Hook {
     IpvsReturn(&'static [&'static [&'static str]]),
     /// A tracepoint, with its raw arguments.
     RawTracepoint(&'static str),
+    /// A function by kprobes. Not needed to observe IPVS: where it cannot be attached, only its
+    /// own finding is missing.
+    Function(Moment, &'static str),
+}
+
+/// When a kprobe on a function sees a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// At its begin: program `_k`.
+    Entry,
+    /// At both ends: programs `_k` and `_r`.
+    Both,
+}
+
+impl Moment {
+    /// Suffixes of the programs, in the order of attachment: the return first, because an entry
+    /// whose return is not watched would be kept.
+    pub const fn suffixes(self) -> &'static [&'static str] {
+        match self {
+            Self::Entry => &["_k"],
+            Self::Both => &["_r", "_k"],
+        }
+    }
 }
 
 /// The way a probe hangs on a function of a module.
@@ -44,6 +67,11 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// Whether IPVS cannot be observed without it.
+    pub const fn is_required(&self) -> bool {
+        matches!(self.hook, Hook::IpvsReturn(_) | Hook::RawTracepoint(_))
+    }
+
     /// The functions it can hang on, for people.
     pub fn wanted(&self) -> String {
         match self.hook {
@@ -51,7 +79,7 @@ impl Probe {
                 let each: Vec<String> = alternatives.iter().map(|all| all.join(" and ")).collect();
                 each.join(", or ")
             }
-            Hook::RawTracepoint(tracepoint) => tracepoint.to_owned(),
+            Hook::RawTracepoint(name) | Hook::Function(_, name) => name.to_owned(),
         }
     }
 
@@ -63,6 +91,7 @@ impl Probe {
                 .find(|functions| functions.iter().all(|function| has(function)))
                 .copied(),
             Hook::RawTracepoint(_) => Some(&[]),
+            Hook::Function(_, function) => has(function).then_some(&[]),
         }
     }
 
@@ -71,6 +100,7 @@ impl Probe {
         match self.hook {
             Hook::IpvsReturn(_) => way.word(),
             Hook::RawTracepoint(_) => "tracepoint",
+            Hook::Function(..) => "kprobe",
         }
     }
 }
@@ -83,6 +113,7 @@ pub fn all_functions() -> impl Iterator<Item = &'static str> {
     PROBES.iter().flat_map(|probe| match probe.hook {
         Hook::IpvsReturn(alternatives) => alternatives.concat(),
         Hook::RawTracepoint(_) => Vec::new(),
+        Hook::Function(_, function) => vec![function],
     })
 }
 
@@ -138,6 +169,30 @@ pub const PROBES: &[Probe] = &[
         program: "il_removal",
         hook: Hook::IpvsReturn(&[&["__ip_vs_del_dest"]]),
         finds: "when a real server was removed",
+    },
+    Probe {
+        name: "icmp_v4",
+        program: "il_icmp",
+        hook: Hook::Function(Moment::Entry, "__icmp_send"),
+        finds: "stale connections to real servers this node cannot reach",
+    },
+    Probe {
+        name: "icmp_v6",
+        program: "il_icmp6",
+        hook: Hook::Function(Moment::Entry, "icmp6_send"),
+        finds: "stale connections to real servers this node cannot reach, IPv6",
+    },
+    Probe {
+        name: "icmp_relay_v4",
+        program: "il_relay",
+        hook: Hook::Function(Moment::Entry, "ip_vs_nat_icmp"),
+        finds: "stale connections another host called unreachable",
+    },
+    Probe {
+        name: "icmp_relay_v6",
+        program: "il_relay6",
+        hook: Hook::Function(Moment::Entry, "ip_vs_nat_icmp_v6"),
+        finds: "stale connections another host called unreachable, IPv6",
     },
 ];
 

@@ -13,10 +13,23 @@ const STALE: &str = "ipvs_lens_stale_connections_total";
 const SYN_DROPS: &str = "ipvs_lens_syn_drops_total";
 const DELAY_COUNT: &str = "ipvs_lens_connect_delay_seconds_count";
 const NEW_CONNECTIONS: &str = "ipvs_lens_new_connections_total";
+const OUTCOMES: &str = "ipvs_lens_stale_outcomes_total";
+const DATAGRAMS: &str = "ipvs_lens_stale_datagrams_total";
+const FLOWS: &str = "ipvs_lens_stale_flows_total";
+const RETRANSMITS: &str = "ipvs_lens_syn_retransmits_total";
 const LOST: &str = "ipvs_lens_events_lost_total";
 
 /// Families in which every series that is not expected must be 0.
-const EXACT: [&str; 5] = [LOST, CONNECTIONS, STALE, SYN_DROPS, DELAY_COUNT];
+const EXACT: [&str; 8] = [
+    LOST,
+    CONNECTIONS,
+    STALE,
+    OUTCOMES,
+    DATAGRAMS,
+    FLOWS,
+    SYN_DROPS,
+    DELAY_COUNT,
+];
 
 /// A set of series with their values; expecting 0 is the same as expecting nothing.
 #[derive(Clone, Debug)]
@@ -97,6 +110,26 @@ impl Expected {
         labels.push(("cause", cause.to_owned()));
         self.push(STALE, labels, count);
         self
+    }
+
+    /// What became of `count` stale attempts.
+    #[must_use]
+    pub fn outcome(self, outcome: &'static str, count: usize) -> Self {
+        self.service_series(OUTCOMES, ("outcome", outcome), count)
+    }
+
+    /// `count` datagrams of `flows` flows to this stale real server.
+    #[must_use]
+    pub fn stale_datagrams(mut self, rs: RealServer, flows: usize, count: usize) -> Self {
+        self.push(FLOWS, self.real_server_labels(rs), flows);
+        self.push(DATAGRAMS, self.real_server_labels(rs), count);
+        self
+    }
+
+    /// `count` SYNs sent again, the one before lost there.
+    #[must_use]
+    pub fn retransmits(self, lost: &'static str, count: usize) -> Self {
+        self.service_series(RETRANSMITS, ("lost", lost), count)
     }
 
     /// `count` connections that the scheduler or an old entry gave to this real server.

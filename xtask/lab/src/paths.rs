@@ -111,3 +111,53 @@ pub fn share_vip(topology: &mut Topology, forwarding: Forwarding) -> Result<()> 
 fn let_through(rs: RealServer) -> Result<()> {
     sysctl::write(&format!("net/ipv4/conf/{}/accept_local", rs.cable()), "1")
 }
+
+/// Something wrong on the way to one real server.
+#[derive(Debug)]
+#[must_use = "it stays until it is removed or the network is"]
+pub struct Obstacle {
+    netns: Option<&'static str>,
+    remove: String,
+}
+
+impl Obstacle {
+    /// Clears the way.
+    ///
+    /// # Errors
+    /// The command failed.
+    pub fn remove(self) -> Result<()> {
+        netns::within(self.netns, || command::line(&self.remove).map(drop))
+    }
+}
+
+/// Packets to a real server vanish behind the director without a word.
+///
+/// # Errors
+/// The command failed.
+pub fn swallow(rs: RealServer) -> Result<Obstacle> {
+    // A dummy device takes every packet and sends none.
+    let route = format!("{}/32 dev {VIP_DEVICE}", rs.address().ip());
+    command::line(&format!("ip route add {route}"))?;
+    Ok(Obstacle {
+        netns: None,
+        remove: format!("ip route del {route}"),
+    })
+}
+
+/// A real server's host answers every SYN with "host unreachable".
+///
+/// # Errors
+/// The command failed.
+pub fn reject_by_icmp(rs: RealServer) -> Result<Obstacle> {
+    let rule = format!(
+        "INPUT -p tcp --dport {} -j REJECT --reject-with icmp-host-unreachable",
+        rs.address().port()
+    );
+    netns::within(Some(rs.name), || {
+        command::line(&format!("iptables -A {rule}")).map(drop)
+    })?;
+    Ok(Obstacle {
+        netns: Some(rs.name),
+        remove: format!("iptables -D {rule}"),
+    })
+}

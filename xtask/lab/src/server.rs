@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -14,6 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage,
+};
 
 use crate::netns;
 use crate::socket::{MAX_NAME_BYTES, send_name};
@@ -38,12 +41,26 @@ impl Server {
     /// # Errors
     /// The namespace or the address does not exist, or the port is taken.
     pub fn start(netns: Option<&str>, name: &str, address: SocketAddr) -> Result<Self> {
+        Self::start_on(netns, name, address, bind_tcp)
+    }
+
+    /// As [`Self::start`], on SCTP in place of TCP, and on no UDP port anybody knows.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; or the kernel does not speak SCTP.
+    pub fn start_sctp(netns: Option<&str>, name: &str, address: SocketAddr) -> Result<Self> {
+        Self::start_on(netns, name, address, bind_sctp)
+    }
+
+    fn start_on(netns: Option<&str>, name: &str, address: SocketAddr, bind: Bind) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (bound, is_bound) = channel();
         let thread = {
             let (stop, name) = (Arc::clone(&stop), name.to_owned());
             netns::spawn_within(netns.map(str::to_owned), move || {
-                serve(&name, address, &stop, &bound)
+                let (listener, datagrams) =
+                    bind(address).with_context(|| format!("server {name}: listen on {address}"))?;
+                serve(&name, &listener, &datagrams, &stop, &bound)
             })
         };
         let mut server = Self {
@@ -84,21 +101,45 @@ impl Drop for Server {
     }
 }
 
-fn serve(name: &str, address: SocketAddr, stop: &AtomicBool, bound: &Sender<()>) -> Result<()> {
-    let listener = TcpListener::bind(address)
-        .with_context(|| format!("server {name}: listen on {address}"))?;
-    let datagrams =
-        UdpSocket::bind(address).with_context(|| format!("server {name}: bind UDP {address}"))?;
+/// Opens the sockets of a server: one that accepts connections, one for datagrams.
+type Bind = fn(SocketAddr) -> Result<(TcpListener, UdpSocket)>;
+
+fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, UdpSocket)> {
+    Ok((TcpListener::bind(address)?, UdpSocket::bind(address)?))
+}
+
+/// A socket of one SCTP association reads and writes as one of TCP does (RFC 6458, section 4).
+fn bind_sctp(address: SocketAddr) -> Result<(TcpListener, UdpSocket)> {
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let fd = socket::socket(family, SockType::Stream, flags, SockProtocol::Sctp)?;
+    socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    socket::listen(&fd, Backlog::MAXCONN)?;
+    let datagrams = UdpSocket::bind(SocketAddr::new(address.ip(), 0))?;
+    Ok((TcpListener::from(fd), datagrams))
+}
+
+fn serve(
+    name: &str,
+    listener: &TcpListener,
+    datagrams: &UdpSocket,
+    stop: &AtomicBool,
+    bound: &Sender<()>,
+) -> Result<()> {
     listener.set_nonblocking(true)?;
     datagrams.set_nonblocking(true)?;
     // The starter may have given up waiting; then `stop` is set.
     let _ = bound.send(());
     let mut open = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        wait_readable(&listener, &datagrams, &open)?;
+        wait_readable(listener, datagrams, &open)?;
         drop_finished(&mut open);
-        accept_all(&listener, name, &mut open)?;
-        answer_all(&datagrams, name);
+        accept_all(listener, name, &mut open)?;
+        answer_all(datagrams, name);
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ pub enum Key {
     Tcp(SocketAddr),
     /// `ipvsadm -u`.
     Udp(SocketAddr),
+    /// `ipvsadm --sctp-service`.
+    Sctp(SocketAddr),
     /// `ipvsadm -f`: every packet with this firewall mark.
     Mark(u32),
 }
@@ -100,7 +102,9 @@ impl Service {
     /// has one.
     pub fn address_of(&self, rs: RealServer) -> SocketAddr {
         let address = match self.key {
-            Key::Tcp(SocketAddr::V6(_)) | Key::Udp(SocketAddr::V6(_))
+            Key::Tcp(SocketAddr::V6(_))
+            | Key::Udp(SocketAddr::V6(_))
+            | Key::Sctp(SocketAddr::V6(_))
                 if self.forwarding != Forwarding::TunnelToV4 =>
             {
                 rs.address_v6()
@@ -108,7 +112,7 @@ impl Service {
             _ => rs.address().into(),
         };
         match self.key {
-            Key::Tcp(local) | Key::Udp(local)
+            Key::Tcp(local) | Key::Udp(local) | Key::Sctp(local)
                 if self.forwarding != Forwarding::Nat || local.port() == 0 =>
             {
                 SocketAddr::new(address.ip(), local.port())
@@ -122,6 +126,7 @@ impl Service {
         let (proto, local, mark) = match self.key {
             Key::Tcp(local) => ("TCP", Some(local), String::new()),
             Key::Udp(local) => ("UDP", Some(local), String::new()),
+            Key::Sctp(local) => ("SCTP", Some(local), String::new()),
             Key::Mark(mark) => ("FWM", None, format!("{mark:08X}")),
         };
         let address = local.map(|local| local.ip().to_string());
@@ -148,6 +153,7 @@ impl Service {
         match self.key {
             Key::Tcp(local) => format!("-t {local}"),
             Key::Udp(local) => format!("-u {local}"),
+            Key::Sctp(local) => format!("--sctp-service {local}"),
             Key::Mark(mark) => format!("-f {mark}"),
         }
     }

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, setsockopt,
-    socket, sockopt,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, getsockopt,
+    setsockopt, socket, sockopt,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,14 +80,14 @@ pub struct Connected {
 impl Client {
     /// # Errors
     /// The source port is in use, or the address is not ours.
-    pub fn bind(source: SocketAddr) -> Result<Self, Failure> {
+    pub fn bind(source: SocketAddr, protocol: SockProtocol) -> Result<Self, Failure> {
         let at = |errno| failure(Stage::Bind, errno);
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let family = match source {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
-        let fd = socket(family, SockType::Stream, flags, None).map_err(at)?;
+        let fd = socket(family, SockType::Stream, flags, protocol).map_err(at)?;
         setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(at)?;
         bind(fd.as_raw_fd(), &SockaddrStorage::from(source)).map_err(at)?;
         Ok(Self { fd })

@@ -162,16 +162,35 @@ impl Topology {
         Ok(())
     }
 
+    /// Lets a real server answer over SCTP too, where it answers over TCP.
+    ///
+    /// # Errors
+    /// The kernel does not speak SCTP.
+    pub fn serve_sctp(&mut self, rs: RealServer) -> Result<()> {
+        let netns = self.site.netns(rs.name);
+        let server = Server::start_sctp(Some(&netns), rs.name, rs.address().into())?;
+        self.servers.push((rs, server));
+        Ok(())
+    }
+
+    /// Stops what answers on a real server; its host stays, and refuses.
+    ///
+    /// # Errors
+    /// The server had failed before.
+    pub fn stop_server(&mut self, rs: RealServer) -> Result<()> {
+        let (gone, kept) = std::mem::take(&mut self.servers)
+            .into_iter()
+            .partition(|(known, _)| *known == rs);
+        self.servers = kept;
+        stop_all(gone)
+    }
+
     /// Removes a real server with its network: the director has no route to it any more.
     ///
     /// # Errors
     /// The command failed, or the server had failed before.
     pub fn remove_netns(&mut self, rs: RealServer) -> Result<()> {
-        let (gone, kept) = std::mem::take(&mut self.servers)
-            .into_iter()
-            .partition(|(known, _)| *known == rs);
-        self.servers = kept;
-        stop_all(gone)?;
+        self.stop_server(rs)?;
         command::line(&format!("ip link del {}", rs.cable()))?;
         command::line(&format!("ip netns del {}", rs.name)).map(drop)
     }

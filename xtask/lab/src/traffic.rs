@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use nix::sys::socket::SockProtocol;
 use serde::{Deserialize, Serialize};
 
 use crate::netns;
@@ -27,6 +28,8 @@ pub enum Protocol {
     Tcp,
     /// Send one datagram, wait for the server's name.
     Udp,
+    /// As [`Self::Tcp`], over SCTP; [`Plan::close`] is always clean.
+    Sctp,
 }
 
 /// What to send.
@@ -119,7 +122,8 @@ fn play_share(plan: &Plan, ports: &[u16], stop: &AtomicBool) -> Vec<Connection> 
                 return connections;
             }
             connections.push(match plan.protocol {
-                Protocol::Tcp => connect_once(plan, port),
+                Protocol::Tcp => connect_once(plan, port, SockProtocol::Tcp),
+                Protocol::Sctp => connect_once(plan, port, SockProtocol::Sctp),
                 Protocol::Udp => ask_once(plan, port),
             });
         }
@@ -127,8 +131,8 @@ fn play_share(plan: &Plan, ports: &[u16], stop: &AtomicBool) -> Vec<Connection> 
     connections
 }
 
-fn connect_once(plan: &Plan, source_port: u16) -> Connection {
-    let client = match Client::bind(SocketAddr::new(plan.source, source_port)) {
+fn connect_once(plan: &Plan, source_port: u16, protocol: SockProtocol) -> Connection {
+    let client = match Client::bind(SocketAddr::new(plan.source, source_port), protocol) {
         Ok(client) => client,
         Err(failure) => return failed(source_port, failure),
     };
@@ -142,6 +146,10 @@ fn connect_once(plan: &Plan, source_port: u16) -> Connection {
     };
     let rest = connected.stream.and_then(|mut stream| {
         connection.answered_by = Some(socket::read_name(&mut stream, ANSWER_LIMIT)?);
+        if protocol == SockProtocol::Sctp {
+            // Closing says goodbye; an association that said it cannot be read any more.
+            return Ok(());
+        }
         socket::close(stream, plan.close, ANSWER_LIMIT)
     });
     connection.failure = rest.err();

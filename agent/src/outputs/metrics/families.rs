@@ -6,11 +6,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_common::count::{CountKey, TALLY_ATTEMPT, TALLY_SYN_DROP};
-use agent_common::verdict::{Decision, DropCause, StaleCause};
+use agent_common::count::{
+    CountKey, TALLY_ATTEMPT, TALLY_OUTCOME, TALLY_RETRANSMIT, TALLY_STALE_DATAGRAM,
+    TALLY_STALE_FLOW, TALLY_SYN_DROP,
+};
+use agent_common::verdict::{Decision, DropCause, Lost, Outcome, StaleCause};
 
 use crate::decode;
-use crate::event::{NetnsId, RealServer, Service, Verdict};
+use crate::event::{NetnsId, Proto, RealServer, Service, Verdict};
 
 /// Label sets of a family with real-server labels, and of the delay histogram.
 ///
@@ -32,6 +35,18 @@ pub struct Families {
     pub syn_drops: BTreeMap<(Service, DropCause), u64>,
     /// Attempts given to real servers, at most [`SERIES_MAX`].
     pub new_connections: BTreeMap<(Service, RealServer), u64>,
+    /// Outcomes of stale attempts by service.
+    pub outcomes: BTreeMap<(Service, Outcome), u64>,
+    /// Datagrams to stale real servers, at most [`SERIES_MAX`].
+    pub stale_datagrams: BTreeMap<(Service, RealServer), u64>,
+    /// Flows of datagrams to stale real servers, at most [`SERIES_MAX`].
+    pub stale_flows: BTreeMap<(Service, RealServer), u64>,
+    /// Retransmitted SYNs by service and by where the one before was lost.
+    pub retransmits: BTreeMap<(Service, Lost), u64>,
+    /// Label sets of `stale_datagrams` the cap refused.
+    pub stale_datagrams_refused: usize,
+    /// Label sets of `stale_flows` the cap refused.
+    pub stale_flows_refused: usize,
     /// Label sets of `stale` the cap refused.
     pub stale_refused: usize,
     /// Label sets of `new_connections` the cap refused.
@@ -73,6 +88,23 @@ impl Families {
                 let cause = DropCause::try_from(key.cause).ok()?;
                 *self.syn_drops.entry((service, cause)).or_default() += count;
             }
+            TALLY_OUTCOME => {
+                let outcome = Outcome::try_from(key.cause).ok()?;
+                *self.outcomes.entry((service, outcome)).or_default() += count;
+            }
+            TALLY_RETRANSMIT => {
+                let lost = Lost::try_from(key.cause).ok()?;
+                *self.retransmits.entry((service, lost)).or_default() += count;
+            }
+            TALLY_STALE_DATAGRAM => {
+                *self
+                    .stale_datagrams
+                    .entry((service, real_server?))
+                    .or_default() += count;
+            }
+            TALLY_STALE_FLOW => {
+                *self.stale_flows.entry((service, real_server?)).or_default() += count;
+            }
             _ => return None,
         }
         Some(())
@@ -113,11 +145,21 @@ impl Families {
             for cause in DropCause::ALL {
                 self.syn_drops.entry((service, *cause)).or_default();
             }
+            for outcome in Outcome::ALL {
+                self.outcomes.entry((service, *outcome)).or_default();
+            }
+            for lost in Lost::ALL {
+                self.retransmits.entry((service, *lost)).or_default();
+            }
         }
         for (service, server) in self.new_connections.keys() {
             for cause in StaleCause::ALL {
                 let key = (*service, Some(*server), *cause);
                 self.stale.entry(key).or_default();
+            }
+            if service.proto_word() == Proto::Udp.word() {
+                self.stale_datagrams.entry((*service, *server)).or_default();
+                self.stale_flows.entry((*service, *server)).or_default();
             }
         }
     }
@@ -132,6 +174,8 @@ impl Families {
         }
         let stale = |key: &(Service, RealServer)| stale_of.get(key).copied().unwrap_or(0_u64);
         self.new_connections_refused = keep(&mut self.new_connections, |key, n| (stale(key), n));
+        self.stale_datagrams_refused = keep(&mut self.stale_datagrams, |_, n| (n, 0));
+        self.stale_flows_refused = keep(&mut self.stale_flows, |_, n| (n, 0));
         self.stale_refused = keep(&mut self.stale, |_, n| (n, 0));
     }
 }

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_common::count::CountKey;
 use agent_common::stat::Stat;
-use agent_common::verdict::DropCause;
+use agent_common::verdict::{DropCause, Outcome};
 use prometheus_client::encoding::prometheus_protobuf::EncodeError;
 use thiserror::Error;
 
@@ -118,6 +118,8 @@ struct Live {
     correlator: Counters,
     delays: BTreeMap<(Service, DropCause), Histogram>,
     delays_refused: usize,
+    outcomes: BTreeMap<(Service, Outcome), Histogram>,
+    outcomes_refused: usize,
     examples: BTreeMap<StaleKey, Example>,
     /// Counts under keys that could not be read, at the last exposition.
     count_keys_malformed: u64,
@@ -183,6 +185,9 @@ impl Metrics {
             at: clocks.wall(finding.at),
         };
         let mut live = self.live();
+        if let Some(outcome) = finding.outcome {
+            return live.ended(finding, outcome, example);
+        }
         match (finding.kind, finding.cause) {
             (FindingKind::ConnectDelayed, Some(Cause::Drop(cause))) => {
                 live.delayed(finding, cause, example);
@@ -323,6 +328,17 @@ impl Live {
         let seconds = finding.delay.unwrap_or_default().as_secs_f64();
         let delays = self.delays.entry(key).or_insert_with(no_delays);
         delays.observe(seconds, Some(example));
+    }
+
+    fn ended(&mut self, finding: &Finding, outcome: Outcome, example: Example) {
+        let key = (finding.service, outcome);
+        if self.outcomes.len() >= SERIES_MAX && !self.outcomes.contains_key(&key) {
+            self.outcomes_refused += 1;
+            return;
+        }
+        let seconds = finding.lasted.unwrap_or_default().as_secs_f64();
+        let times = self.outcomes.entry(key).or_insert_with(no_delays);
+        times.observe(seconds, Some(example));
     }
 
     /// What capped families have refused, the most of any scrape: a counter does not fall.

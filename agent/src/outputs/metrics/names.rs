@@ -245,6 +245,72 @@ pub const TABLE_READ: Metric = Metric {
     help: "Time the last reading of the IPVS tables took.",
 };
 
+/// Outcomes of stale attempts.
+pub const STALE_OUTCOMES: Metric = Metric {
+    name: "ipvs_lens_stale_outcomes_total",
+    kind: Kind::Counter,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "outcome",
+    ],
+    help: "What became of attempts sent to stale real servers.",
+};
+
+/// Time to the outcome of stale attempts.
+pub const STALE_OUTCOME: Metric = Metric {
+    name: "ipvs_lens_stale_outcome_seconds",
+    kind: Kind::Histogram,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "outcome",
+    ],
+    help: "From the decision to send an attempt to a stale real server to its outcome.",
+};
+
+/// Datagrams to stale real servers.
+pub const STALE_DATAGRAMS: Metric = Metric {
+    name: "ipvs_lens_stale_datagrams_total",
+    kind: Kind::Counter,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "remote_address",
+        "remote_port",
+    ],
+    help: "Datagrams forwarded to a real server of weight 0, or dropped because theirs was removed.",
+};
+
+/// Flows of datagrams to stale real servers.
+pub const STALE_FLOWS: Metric = Metric {
+    name: "ipvs_lens_stale_flows_total",
+    kind: Kind::Counter,
+    labels: &[
+        "proto",
+        "local_address",
+        "local_port",
+        "local_mark",
+        "remote_address",
+        "remote_port",
+    ],
+    help: "Flows of datagrams seen to go to a stale real server; one that was silent for 300 s counts again.",
+};
+
+/// Retransmits by where the SYN before was lost.
+pub const SYN_RETRANSMITS: Metric = Metric {
+    name: "ipvs_lens_syn_retransmits_total",
+    kind: Kind::Counter,
+    labels: &["proto", "local_address", "local_port", "local_mark", "lost"],
+    help: "Retransmitted SYNs that reached IPVS, by where the one before was lost; elsewhere exonerates this node.",
+};
+
 /// Events lost.
 pub const EVENTS_LOST: Metric = Metric {
     name: "ipvs_lens_events_lost_total",
@@ -350,6 +416,11 @@ pub const ALL: &[Metric] = &[
     STARVED,
     SKEW,
     TABLE_READ,
+    STALE_OUTCOMES,
+    STALE_OUTCOME,
+    STALE_DATAGRAMS,
+    STALE_FLOWS,
+    SYN_RETRANSMITS,
     EVENTS_LOST,
     EVENTS_EMITTED,
     EVENTS_RECEIVED,
@@ -395,6 +466,9 @@ const fn lost_in_kernel(stat: Stat) -> &'static str {
         Stat::CallsFull => "An attempt: too many calls were open at once. Counters miss it.",
         Stat::LayoutContradicted => {
             "An attempt: what was read contradicts the packet. Counting stops with the first."
+        }
+        Stat::FollowedFull => {
+            "An outcome: too many stale attempts are on their way. Outcomes miss it."
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! PURE.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agent_common::stat::Stat;
 
@@ -10,7 +10,7 @@ use super::families::{Families, SERIES_MAX};
 use super::labels::and;
 use super::sample::{Page, Sample, Samples};
 use super::{BuildInfo, Kernel, Live, names, no_delays};
-use crate::event::{NetnsId, Service};
+use crate::event::{NetnsId, RealServer, Service};
 
 /// Puts what the kernel counted and what events added onto the page.
 pub(super) fn show(
@@ -26,8 +26,25 @@ pub(super) fn show(
     page.put(names::SYN_DROPS, syn_drops(page, families));
     page.put(names::CONNECT_DELAY, delays(page, families, live));
     page.refuse(names::CONNECT_DELAY, live.delays_refused);
-    page.put(names::NEW_CONNECTIONS, given(page, families));
+    page.put(
+        names::NEW_CONNECTIONS,
+        by_real_server(page, &families.new_connections),
+    );
     page.refuse(names::NEW_CONNECTIONS, families.new_connections_refused);
+    page.put(names::STALE_OUTCOMES, outcomes(page, families));
+    page.put(names::STALE_OUTCOME, times_to_outcome(page, live));
+    page.refuse(names::STALE_OUTCOME, live.outcomes_refused);
+    page.put(
+        names::STALE_DATAGRAMS,
+        by_real_server(page, &families.stale_datagrams),
+    );
+    page.refuse(names::STALE_DATAGRAMS, families.stale_datagrams_refused);
+    page.put(
+        names::STALE_FLOWS,
+        by_real_server(page, &families.stale_flows),
+    );
+    page.refuse(names::STALE_FLOWS, families.stale_flows_refused);
+    page.put(names::SYN_RETRANSMITS, retransmits(page, families));
     page.put(names::EVENTS_LOST, lost(kernel, live));
     page.put_one(names::EVENTS_EMITTED, plain(kernel.stat(Stat::Emitted)));
     page.put_one(names::EVENTS_RECEIVED, plain(live.received));
@@ -102,8 +119,38 @@ fn delays(page: &Page, families: &Families, live: &Live) -> Samples {
     .collect()
 }
 
-fn given(page: &Page, families: &Families) -> Samples {
-    let rows = families.new_connections.iter();
+fn outcomes(page: &Page, families: &Families) -> Samples {
+    let rows = families.outcomes.iter();
+    rows.map(|((service, outcome), count)| {
+        let labels = page.service(service);
+        (and(labels, "outcome", outcome.word()), plain(*count))
+    })
+    .collect()
+}
+
+fn times_to_outcome(page: &Page, live: &Live) -> Samples {
+    let rows = live.outcomes.iter();
+    rows.map(|((service, outcome), times)| {
+        let labels = page.service(service);
+        (
+            and(labels, "outcome", outcome.word()),
+            Sample::Histogram(times.clone()),
+        )
+    })
+    .collect()
+}
+
+fn retransmits(page: &Page, families: &Families) -> Samples {
+    let rows = families.retransmits.iter();
+    rows.map(|((service, lost), count)| {
+        let labels = page.service(service);
+        (and(labels, "lost", lost.word()), plain(*count))
+    })
+    .collect()
+}
+
+fn by_real_server(page: &Page, counts: &BTreeMap<(Service, RealServer), u64>) -> Samples {
+    let rows = counts.iter();
     rows.map(|((service, server), count)| {
         let labels = page.real_server(service, Some(*server));
         (labels, plain(*count))

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{SockProtocol, setsockopt, sockopt};
 
 use super::segment::{ACK, SYN, Segment, Sender};
 use crate::director::{self, Transport};
@@ -155,7 +155,7 @@ fn acknowledgement(stream: &TcpStream) -> Result<Segment> {
 fn connect(port: u16) -> Result<TcpStream> {
     let failed = |failure| anyhow!("port {port}: {failure:?}");
     let source = SocketAddr::new(CLIENT.into(), port);
-    let client = Client::bind(source).map_err(failed)?;
+    let client = Client::bind(source, SockProtocol::Tcp).map_err(failed)?;
     let mut stream = client.connect(VIP.into(), TIMEOUT).stream.map_err(failed)?;
     // The server speaks first and then says no more.
     crate::socket::read_name(&mut stream, TIMEOUT).map_err(failed)?;

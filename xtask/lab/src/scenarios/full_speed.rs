@@ -43,7 +43,8 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     let expected = Expected::none()
         .decision("scheduled", first.attempts())
         .decision("reused_stale", report.attempts())
-        .stale(RS1, "port_reuse", report.attempts());
+        .stale(RS1, "port_reuse", report.attempts())
+        .outcome("answered", report.attempts());
     wait::until("every event to be accounted for", DRAIN_LIMIT, || {
         let scrape = agent.scrape()?;
         ensure_accounted_for(&scrape)?;

@@ -54,6 +54,8 @@ pub fn run(lab: &mut Lab) -> Result<()> {
             .decision("scheduled", first.attempts())
             .decision("reused_stale", stale)
             .stale(RS1, "port_reuse", stale)
+            .outcome("answered", drained.attempts())
+            .outcome("unreachable", unreachable.attempts() + no_route.attempts())
             // NAT is done when a SYN dies for want of an Ethernet address: it reads client to real
             // server. Without a route it dies inside IPVS, before NAT.
             .syn_drops_elsewhere("other", syns(&unreachable)?)

@@ -7,10 +7,12 @@ mod doctor;
 mod full_speed;
 mod incident;
 mod iptables_drop;
+mod lost_elsewhere;
 mod modes;
 mod module_life;
 mod no_destination;
 mod old_drop;
+mod outcomes;
 mod persistence;
 mod refusals;
 mod removed;
@@ -20,6 +22,7 @@ mod stale_reuse;
 mod stop;
 mod table;
 mod trace;
+mod udp;
 mod wrong_layout;
 
 use anyhow::{Context as _, Result};
@@ -167,6 +170,22 @@ pub const SCENARIOS: &[Scenario] = &[
         "no server left to choose: dropped, and the client is told",
         no_destination::run,
     ),
+    row(
+        "outcomes",
+        "stale connections answered, refused, unreachable, and left without a word",
+        outcomes::run,
+    ),
+    row(
+        "lost-elsewhere",
+        "SYNs lost behind the director: retransmits are counted, and nobody here is blamed",
+        lost_elsewhere::run,
+    ),
+    row(
+        "udp",
+        "datagrams to a draining and to a removed real server",
+        udp::run,
+    ),
+    row("sctp", "a service of SCTP", modes::sctp),
 ];
 
 /// The scenario called `name`.

@@ -74,6 +74,7 @@ fn play(lab: &Lab, key: Key, target: SocketAddrV4) -> Result<()> {
             .decision("scheduled", first.attempts())
             .decision("reused_stale", stale)
             .stale(server, "persistence", stale)
+            .outcome("answered", stale)
             .new_connections(server, first.attempts() + stale),
     )?;
     agent.terminate()

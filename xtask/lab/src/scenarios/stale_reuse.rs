@@ -45,7 +45,8 @@ pub fn run(lab: &mut Lab) -> Result<()> {
         .decision("scheduled", first.attempts() + fresh.attempts())
         .decision("reused", again.attempts() - stale)
         .decision("reused_stale", stale)
-        .stale(RS1, "port_reuse", stale);
+        .stale(RS1, "port_reuse", stale)
+        .outcome("answered", stale);
     for rs in REAL_SERVERS {
         let answered = [&first, &again, &fresh].map(|report| report.answered_by(rs.name));
         expected = expected.new_connections(rs, answered.iter().sum());

@@ -6,6 +6,7 @@ mod ipv6;
 mod ipv6_tunnel;
 mod local_client;
 mod other_netns;
+mod sctp;
 mod second_vip;
 mod tunnel;
 
@@ -19,6 +20,7 @@ pub use ipv6::run as ipv6;
 pub use ipv6_tunnel::run as ipv6_tunnel;
 pub use local_client::run as local_client;
 pub use other_netns::run as other_netns;
+pub use sctp::run as sctp;
 pub use second_vip::run as second_vip;
 pub use tunnel::run as tunnel;
 
@@ -59,6 +61,7 @@ impl Played {
             .decision("reused", self.reused)
             .decision("reused_stale", self.stale)
             .stale(RS1, "port_reuse", self.stale)
+            .outcome("answered", self.stale)
     }
 
     /// Both together.

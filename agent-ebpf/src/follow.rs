@@ -1,0 +1,250 @@
+//! What becomes of an attempt that went to a stale real server.
+//!
+//! An outcome is seen without looking at replies: the client's own next packet says the server
+//! answered, an ICMP error says it cannot be reached, IPVS's entry says it was closed, and time
+//! says nothing came. So the reply path carries no program, and the client's path looks further
+//! only while an attempt is followed.
+
+use agent_common::{
+    count::{CountKey, TALLY_OUTCOME},
+    follow::Followed,
+    key::TupleKey,
+    stat::Stat,
+    verdict::Outcome,
+};
+use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
+
+use crate::{
+    attempt::{self, Verdict},
+    count, emit,
+    ipvs::{self, Target},
+    maps::{FOLLOWED, FOLLOWED_BEHIND, FOLLOWING},
+    packet::{self, SCTP, Syn},
+    read::Probe,
+};
+
+/// `IP_VS_TCP_S_CLOSE` (include/uapi/linux/ip_vs.h).
+const TCP_CLOSE: u8 = 6;
+/// `IP_VS_SCTP_S_REJECTED`; the state behind it is CLOSED.
+const SCTP_REJECTED: u8 = 12;
+
+/// Whether any attempt is followed: one load.
+#[inline(always)]
+pub fn any() -> bool {
+    FOLLOWING.get() != 0
+}
+
+/// Follows a stale attempt from the decision about its first SYN.
+///
+/// A function of its own, for a stack of its own.
+#[inline(never)]
+pub fn begin(syn: &Syn, target: &Target, cause: u8, now_ns: u64) {
+    let followed = Followed {
+        conn: target.conn,
+        since_ns: now_ns,
+        last_syn_ns: now_ns,
+        service: target.service,
+        real_server: target.real_server,
+        weight: target.weight,
+        isn: syn.isn,
+        retransmits: 0,
+        cause,
+        client_reset: 0,
+        pad: [0; 4],
+    };
+    let behind = behind(&syn.tuple, &followed);
+    if FOLLOWED
+        .insert(&syn.tuple, &followed, BPF_NOEXIST.into())
+        .is_err()
+    {
+        return count::stat(Stat::FollowedFull);
+    }
+    FOLLOWING.add(1);
+    // Without this entry an ICMP error behind NAT is missed, and the attempt times out instead.
+    if FOLLOWED_BEHIND.insert(&behind, &syn.tuple, 0).is_err() {
+        count::stat(Stat::FollowedFull);
+    }
+}
+
+/// A SYN of a followed attempt was sent again: it is waited for anew.
+#[inline(always)]
+pub fn again(syn: &Syn, now_ns: u64) {
+    if let Some(followed) = of(&syn.tuple)
+        && followed.isn == syn.isn
+    {
+        followed.last_syn_ns = now_ns;
+        followed.retransmits = followed.retransmits.saturating_add(1);
+        followed.client_reset = 0;
+    }
+}
+
+/// A SYN came: another attempt on the same ports ends the one that was followed.
+///
+/// `state` is the one of the entry the SYN met, before IPVS changes it.
+#[inline(always)]
+pub fn superseded(context: &impl EbpfContext, syn: &Syn, state: u8) {
+    if !any() {
+        return;
+    }
+    let Some(followed) = of(&syn.tuple) else {
+        return;
+    };
+    if followed.isn == syn.isn {
+        return;
+    }
+    let outcome = if is_refused(&syn.tuple, followed, state) {
+        Outcome::Refused
+    } else {
+        Outcome::TimedOut
+    };
+    end(context, &syn.tuple, outcome);
+}
+
+/// A packet of the client that opens nothing: it goes on, so it was answered, or it gives up.
+#[inline(always)]
+pub fn client_packet(context: &impl EbpfContext, tuple: &TupleKey, kind: packet::Going) {
+    match kind {
+        packet::Going::On => end(context, tuple, Outcome::Answered),
+        packet::Going::Away => {
+            if let Some(followed) = of(tuple) {
+                followed.client_reset = 1;
+            }
+        }
+    }
+}
+
+/// An ICMP error about a packet with these addresses, translated or not.
+#[inline(always)]
+pub fn icmp_error(context: &impl EbpfContext, tuple: &TupleKey, outcome: Outcome) {
+    if FOLLOWED.get_ptr(tuple).is_some() {
+        return end(context, tuple, outcome);
+    }
+    // SAFETY: the value is copied at once.
+    if let Some(front) = unsafe { FOLLOWED_BEHIND.get(tuple) } {
+        let front = *front;
+        end(context, &front, outcome);
+    }
+}
+
+/// What IPVS's entry and the clock say about an attempt.
+///
+/// # Errors
+/// [`Stat::ReadFailed`]; the attempt is looked at again later.
+#[inline(always)]
+pub fn look(context: &impl EbpfContext, tuple: &TupleKey) -> Probe<()> {
+    let Some(followed) = of(tuple) else {
+        return Ok(());
+    };
+    // SAFETY: the helper only reads the clock.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let waited_ns = now_ns.wrapping_sub(followed.last_syn_ns);
+    if ipvs::is_entry_of(followed.conn, tuple).unwrap_or(false) {
+        let state = ipvs::state(followed.conn)?;
+        if is_refused(tuple, followed, state) {
+            end(context, tuple, Outcome::Refused);
+            return Ok(());
+        }
+    }
+    if waited_ns > attempt::config().outcome_timeout_ns && waited_ns < 1 << 63 {
+        end(context, tuple, Outcome::TimedOut);
+    }
+    Ok(())
+}
+
+/// A closed entry is a refusal, unless it was the client that closed it.
+#[inline(always)]
+fn is_refused(tuple: &TupleKey, followed: &Followed, state: u8) -> bool {
+    let closed = if tuple.proto == SCTP {
+        state >= SCTP_REJECTED
+    } else {
+        state == TCP_CLOSE
+    };
+    closed && followed.client_reset == 0
+}
+
+/// Counts an outcome known at once, of an attempt that was never followed.
+///
+/// A function of its own, for a stack of its own.
+#[inline(never)]
+pub fn settled(
+    context: &impl EbpfContext,
+    syn: &Syn,
+    target: &Target,
+    verdict: Verdict,
+    now_ns: u64,
+) {
+    let followed = Followed {
+        conn: target.conn,
+        since_ns: now_ns,
+        last_syn_ns: now_ns,
+        service: target.service,
+        real_server: target.real_server,
+        weight: target.weight,
+        isn: syn.isn,
+        retransmits: 0,
+        cause: verdict.cause,
+        client_reset: 0,
+        pad: [0; 4],
+    };
+    tell(context, &syn.tuple, &followed, verdict.outcome);
+}
+
+/// Ends an attempt with its outcome; whoever takes it out of the table counts it, once.
+///
+/// This and what it calls are functions of their own, for stacks of their own: one stack of 512
+/// bytes is shared by a program and everything it has called at one moment.
+#[inline(never)]
+fn end(context: &impl EbpfContext, tuple: &TupleKey, outcome: Outcome) {
+    let Some(followed) = of(tuple) else {
+        return;
+    };
+    let followed = *followed;
+    if FOLLOWED.remove(tuple).is_err() {
+        return;
+    }
+    FOLLOWING.add(-1);
+    forget_behind(tuple, &followed);
+    tell(context, tuple, &followed, outcome as u8);
+}
+
+#[inline(never)]
+fn forget_behind(tuple: &TupleKey, followed: &Followed) {
+    let _ = FOLLOWED_BEHIND.remove(&behind(tuple, followed));
+}
+
+#[inline(always)]
+fn tell(context: &impl EbpfContext, tuple: &TupleKey, followed: &Followed, outcome: u8) {
+    count_outcome(followed, outcome);
+    emit::outcome(context, tuple, followed, outcome);
+}
+
+#[inline(never)]
+fn count_outcome(followed: &Followed, outcome: u8) {
+    count::one(&CountKey {
+        service: followed.service,
+        real_server: followed.real_server,
+        tally: TALLY_OUTCOME,
+        decision: 0,
+        cause: outcome,
+        pad: 0,
+    });
+}
+
+#[inline(always)]
+fn of(tuple: &TupleKey) -> Option<&'static mut Followed> {
+    let followed = FOLLOWED.get_ptr_mut(tuple)?;
+    // SAFETY: the map's memory outlives the program; two packets of one tuple at the same moment
+    // could at worst lose one update of evidence.
+    Some(unsafe { &mut *followed })
+}
+
+/// The addresses of the same packets behind NAT.
+#[inline(always)]
+fn behind(tuple: &TupleKey, followed: &Followed) -> TupleKey {
+    let mut behind = *tuple;
+    behind.dest_addr = followed.real_server.addr;
+    if followed.real_server.port != 0 {
+        behind.dest_port = followed.real_server.port;
+    }
+    behind
+}
