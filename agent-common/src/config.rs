@@ -12,16 +12,17 @@ pub struct Config {
     pub emit_syn_drops: u32,
     /// 1: the `kfree_skb` tracepoint carries a drop reason; 0 (before 5.17): only a location.
     pub has_drop_reasons: u32,
-    /// Always 0; the compiler would put it there.
-    pub pad: u32,
+    /// Arguments of the kernel's `__inet_hash_connect`; 0 when its types do not say.
+    pub connect_args: u32,
     /// How long after its latest SYN an unanswered stale attempt has timed out.
     pub outcome_timeout_ns: u64,
 }
 
-/// Kernel functions whose drops are told apart by location where there are no reasons.
-pub const DROP_LOCATIONS_MAX: u32 = 4;
+/// Pieces of kernel functions whose drops are told apart by location where there are no reasons;
+/// a compiler makes up to three pieces of one function.
+pub const DROP_LOCATIONS_MAX: u32 = 16;
 
-/// Code of one kernel function, and what a SYN freed there died of.
+/// Code of one piece of a kernel function, and what a SYN freed there died of.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropLocation {

@@ -34,6 +34,10 @@ impl FieldSpec {
             "ip_vs_dest" => "which real server a connection attempt went to",
             "ip_vs_service" => "which service a connection attempt was for",
             "netns_ipvs" => "in which network namespace a connection was attempted",
+            "sock" | "inet_connection_sock" => {
+                "which listener refused a connection, or for which destination no source port was free"
+            }
+            "tcp_sock" => "that a full segment was sent again and again",
             _ => "that a connection was attempted",
         }
     }
@@ -175,6 +179,42 @@ kernel_layout! {
     svc_ipvs: "ip_vs_service" . "ipvs", [8], required;
     /// `struct net *` of an IPVS instance.
     ipvs_net: "netns_ipvs" . "net", [8], required;
+
+    /// Connections that wait for `accept`.
+    sock_ack_backlog: "sock" . "sk_ack_backlog", [4], optional;
+    /// Most of them, and of half-open ones.
+    sock_max_ack_backlog: "sock" . "sk_max_ack_backlog", [4], optional;
+    /// `struct net *` of a socket.
+    sock_net: "sock" . "__sk_common.skc_net.net", [8], optional;
+    /// Address family of a socket.
+    sock_family: "sock" . "__sk_common.skc_family", [2], optional;
+    /// Local port of a socket, host order; 0 before it has one.
+    sock_num: "sock" . "__sk_common.skc_num", [2], optional;
+    /// Local IPv4 address of a socket.
+    sock_rcv_saddr: "sock" . "__sk_common.skc_rcv_saddr", [4], optional;
+    /// Local IPv6 address of a socket.
+    sock_v6_rcv_saddr: "sock" . "__sk_common.skc_v6_rcv_saddr", [16], optional;
+    /// Remote port of a socket, `__be16`.
+    sock_dport: "sock" . "__sk_common.skc_dport", [2], optional;
+    /// Remote IPv4 address of a socket.
+    sock_daddr: "sock" . "__sk_common.skc_daddr", [4], optional;
+    /// Remote IPv6 address of a socket.
+    sock_v6_daddr: "sock" . "__sk_common.skc_v6_daddr", [16], optional;
+    /// Timeouts in a row of a socket.
+    icsk_retransmits: "inet_connection_sock" . "icsk_retransmits", [1], optional;
+    /// Bytes of a full segment.
+    tcp_mss_cache: "tcp_sock" . "mss_cache", [4], optional;
+    /// Conntrack entry of a packet and its state; 0 when it has none.
+    skb_nfct: "sk_buff" . "_nfct", [8], optional,
+        "that a SYN died because conntrack's table is full";
+    /// `atomic_t` half-open connections of a listener.
+    icsk_qlen: "inet_connection_sock" . "icsk_accept_queue.qlen", [4], optional;
+    /// `net.ipv4.tcp_syncookies`; an `int` before 5.14, and its first byte tells.
+    net_syncookies: "net" . "ipv4.sysctl_tcp_syncookies", [1, 4], optional,
+        "which listener refused a connection";
+    /// `net.ipv4.tcp_max_syn_backlog`.
+    net_max_syn_backlog: "net" . "ipv4.sysctl_max_syn_backlog", [4], optional,
+        "which listener refused a connection";
 }
 
 #[cfg(feature = "user")]

@@ -36,6 +36,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// What IPVS did with an attempt's SYN.
     Decision {

@@ -72,6 +72,12 @@ impl<const ARGS: usize> Call for Fexit<ARGS> {
 /// A call seen by a kprobe at its entry.
 pub struct Entry<'a>(pub &'a ProbeContext);
 
+impl EbpfContext for Entry<'_> {
+    fn as_ptr(&self) -> *mut c_void {
+        self.0.as_ptr()
+    }
+}
+
 impl Load for Entry<'_> {
     #[inline(always)]
     fn load<T: Copy>(&self, base: u64, offset: u16) -> Probe<T> {
@@ -89,13 +95,13 @@ impl Entry<'_> {
     /// Keeps the arguments until the call returns.
     #[inline(always)]
     pub fn keep(&self) -> Result<(), Stat> {
-        let args = [
-            self.arg(0),
-            self.arg(1),
-            self.arg(2),
-            self.arg(3),
-            self.arg(4),
-        ];
+        self.keep_with(self.arg(4))
+    }
+
+    /// Keeps the first four arguments and one value more, in the place of the fifth.
+    #[inline(always)]
+    pub fn keep_with(&self, value: u64) -> Result<(), Stat> {
+        let args = [self.arg(0), self.arg(1), self.arg(2), self.arg(3), value];
         // SAFETY: the kernel hands a valid register set to the program.
         let stack_pointer = unsafe { (*self.0.regs).rsp };
         CALLS

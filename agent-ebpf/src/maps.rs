@@ -8,6 +8,7 @@ use agent_common::{
     follow::{FOLLOWED_MAX, Followed},
     key::{ServiceKey, TupleKey},
     layout::{ABSENT, KernelLayout},
+    node::{NODE_COUNTS_MAX, NodeCountKey},
     stat::Stat,
 };
 use aya_ebpf::{
@@ -16,7 +17,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
 };
 
-use crate::{atomic::Shared, attempt::Pending, call::ARGS_KEPT};
+use crate::{atomic::Shared, attempt::Pending, call::ARGS_KEPT, conntrack::Trouble};
 
 // The settings below start as all ones: the linker may merge constants of equal content, and a
 // setting that starts as zeros would lend its later value to every constant zero of the programs.
@@ -32,7 +33,7 @@ pub static CONFIG: Global<Config> = Global::new(Config {
     emit_decisions: u32::MAX,
     emit_syn_drops: u32::MAX,
     has_drop_reasons: u32::MAX,
-    pad: u32::MAX,
+    connect_args: u32::MAX,
     outcome_timeout_ns: u64::MAX,
 });
 
@@ -48,6 +49,15 @@ pub static COUNTS: PerCpuHashMap<CountKey, u64> = PerCpuHashMap::with_max_entrie
 /// to its service. Same bound and loss as [`COUNTS`], whose keys it is drawn from.
 #[map]
 pub static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(COUNTS_MAX, 0);
+
+/// What is counted about the node beside IPVS. At the limit: [`Stat::CountsFull`].
+#[map]
+pub static NODE_COUNTS: PerCpuHashMap<NodeCountKey, u64> =
+    PerCpuHashMap::with_max_entries(NODE_COUNTS_MAX, 0);
+
+/// What conntrack said last on this CPU about a packet it makes netfilter drop.
+#[map]
+pub static CONNTRACK_TROUBLE: PerCpuArray<Trouble> = PerCpuArray::with_max_entries(1, 0);
 
 /// What the programs count about themselves, indexed by [`Stat`].
 #[map]

@@ -26,9 +26,9 @@ const TCP_HEADER_TO_FLAGS_BYTES: u32 = 14;
 /// Offset of the flags byte in a TCP header (RFC 9293, section 3.1).
 const TCP_FLAGS_OFFSET: u64 = 13;
 /// `ETH_P_IP` (include/uapi/linux/if_ether.h).
-const ETH_P_IP: u16 = 0x0800;
+pub const ETH_P_IP: u16 = 0x0800;
 /// `ETH_P_IPV6`.
-const ETH_P_IPV6: u16 = 0x86dd;
+pub const ETH_P_IPV6: u16 = 0x86dd;
 /// Bytes of an IPv6 header; extension headers in front of a SYN are not followed.
 const IPV6_HEADER_BYTES: u64 = 40;
 const TCP_SYN: u8 = 0x02;
@@ -279,6 +279,20 @@ pub fn address(base: u64, offset: u16, family: u8) -> Probe<[u8; 16]> {
     Ok(all)
 }
 
+/// Ethernet protocol of a packet, host order.
+#[inline(always)]
+pub fn ethernet_protocol(skb: u64) -> Probe<u16> {
+    Ok(u16::from_be(field(skb, offset!(skb_protocol))?))
+}
+
+/// Address of a packet's IP header.
+#[inline(always)]
+pub fn network_header(skb: u64) -> Probe<u64> {
+    let head: u64 = field(skb, offset!(skb_head))?;
+    let network_header: u16 = field(skb, offset!(skb_network_header))?;
+    Ok(head.wrapping_add(u64::from(network_header)))
+}
+
 /// The SYN in a packet, read by its own IP header; `None` for any other packet.
 #[inline(always)]
 pub fn syn_of_skb(skb: u64) -> Probe<Option<Syn>> {
@@ -306,13 +320,11 @@ fn read_syn_of_skb(skb: u64, syn: &mut Syn) -> u32 {
 
 #[inline(always)]
 fn found_syn_of_skb(skb: u64) -> Probe<Option<Syn>> {
-    let protocol = u16::from_be(field(skb, offset!(skb_protocol))?);
+    let protocol = ethernet_protocol(skb)?;
     if protocol != ETH_P_IP && protocol != ETH_P_IPV6 {
         return Ok(None);
     }
-    let head: u64 = field(skb, offset!(skb_head))?;
-    let network_header: u16 = field(skb, offset!(skb_network_header))?;
-    let ip = head.wrapping_add(u64::from(network_header));
+    let ip = network_header(skb)?;
     if protocol == ETH_P_IP {
         ipv4_syn(skb, ip)
     } else {

@@ -25,16 +25,19 @@
 mod atomic;
 mod attempt;
 mod call;
+mod conntrack;
 mod count;
 mod datagram;
 mod emit;
 mod follow;
 mod ipvs;
 mod maps;
+mod node;
 mod packet;
 mod probes;
 mod proof;
 mod read;
 mod runtime;
+mod socket;
 #[path = "transport/ring.rs"]
 mod transport;

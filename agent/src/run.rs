@@ -36,6 +36,7 @@ use crate::outputs::http::{self, SEATS_MAX, Server};
 use crate::outputs::log::Limiter;
 use crate::outputs::metrics::hazards::{Hazards, Node};
 use crate::outputs::metrics::sample::Part;
+use crate::outputs::metrics::system::System;
 use crate::outputs::metrics::table::{RealServers, Shown, TablePart};
 use crate::outputs::metrics::{BuildInfo, CountSource, Metrics, SERIES_MAX};
 use crate::outputs::trace;
@@ -53,6 +54,9 @@ use crate::top::{self, view::Choice};
 
 /// Where the node's own files are.
 const ROOT: &str = "/";
+
+/// Where procfs is.
+const PROCFS: &str = "/proc";
 
 /// How soon a loaded module is noticed.
 const MODULE_POLL: Duration = Duration::from_millis(250);
@@ -196,6 +200,7 @@ impl<'a> Agent<'a> {
     fn new(settings: &'a Settings, facts: &Facts) -> Self {
         let release = facts.kernel.release.known().cloned().unwrap_or_default();
         let metrics = Arc::new(Metrics::new(BuildInfo::THIS));
+        metrics.add(Arc::new(System::new(Path::new(PROCFS))));
         metrics.set_probes(probe_statuses(Way::Fexit, ProbeState::Disabled, None));
         let status = SharedStatus::new(Status {
             version: BuildInfo::THIS.version.to_owned(),
@@ -317,7 +322,7 @@ impl<'a> Agent<'a> {
                 },
                 emit_syn_drops: 1,
                 has_drop_reasons: 0,
-                pad: 0,
+                connect_args: 0,
                 outcome_timeout_ns: nanoseconds(self.settings.outcome_timeout),
             },
             logs: self.settings.kernel_log,

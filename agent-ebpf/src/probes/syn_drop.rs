@@ -11,14 +11,16 @@ use agent_common::{
     stat::Stat,
     verdict::DropCause,
 };
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    EbpfContext, helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext,
+};
 
 use crate::{
     attempt::{self, DroppedBy},
     call::finish,
-    datagram, emit,
+    conntrack, datagram, emit,
     maps::{DROP_CAUSES, DROP_LOCATIONS, SERVICES},
-    packet::{self, UDP},
+    packet::{self, Syn, UDP},
 };
 
 // match-proto 5.10: kfree_skb(struct sk_buff *skb, void *location)
@@ -51,9 +53,6 @@ fn freed(ctx: &RawTracePointContext) -> Result<(), Stat> {
         attempt::end(skb);
         return Ok(());
     }
-    let Some(syn) = packet::syn_of_skb(skb)? else {
-        return Ok(());
-    };
     let cause = match dropped_by {
         DroppedBy::IpvsUnexplained => DropCause::Other as u8,
         _ if attempt::config().has_drop_reasons != 0 => cause_of_reason(reason),
@@ -62,25 +61,30 @@ fn freed(ctx: &RawTracePointContext) -> Result<(), Stat> {
     if cause == 0 || !attempt::is_armed() {
         return Ok(());
     }
+    let by_netfilter = cause == DropCause::Netfilter as u8;
+    let cause = conntrack::take(skb, by_netfilter).unwrap_or(cause);
+    let Some(syn) = packet::syn_of_skb(skb)? else {
+        return Ok(());
+    };
     if let Some(pending) = attempt::handled_now(skb) {
         // The decision about this SYN follows and carries the evidence.
         pending.freed_cause = u32::from(cause);
         attempt::count_drop(&pending.target.service, cause);
         return Ok(());
     }
-    attempt::settle_drop(&syn, &service(&syn.tuple), cause);
+    died(ctx, &syn, cause, reason, ctx.arg(1));
+    Ok(())
+}
+
+/// Counts a SYN that died outside IPVS's own verdict and writes the evidence.
+#[inline(always)]
+pub fn died(context: &impl EbpfContext, syn: &Syn, cause: u8, reason: u32, location: u64) {
+    attempt::settle_drop(syn, &service(&syn.tuple), cause);
     if attempt::config().emit_syn_drops != 0 {
         // SAFETY: the helper only reads the clock.
-        emit::syn_drop(
-            ctx,
-            unsafe { bpf_ktime_get_ns() },
-            &syn,
-            cause,
-            reason,
-            ctx.arg(1),
-        );
+        let now_ns = unsafe { bpf_ktime_get_ns() };
+        emit::syn_drop(context, now_ns, syn, cause, reason, location);
     }
-    Ok(())
 }
 
 /// The cause the agent assigned to this reason; a reason beyond the table is other.

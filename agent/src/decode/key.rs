@@ -79,7 +79,7 @@ fn family(object: &'static str, number: u8) -> Result<Family, Malformed> {
     }
 }
 
-fn socket(
+pub(super) fn socket(
     object: &'static str,
     family_number: u8,
     bytes: &[u8; 16],

@@ -5,6 +5,8 @@
 
 mod error;
 mod key;
+mod node;
+pub mod proc;
 #[cfg(test)]
 mod tests;
 pub mod wire;
@@ -18,6 +20,7 @@ use zerocopy::FromBytes;
 
 pub use error::{Malformed, Reason};
 pub use key::{real_server, service};
+pub use node::{NodeCount, node_count};
 
 use crate::clock::MonoNs;
 use crate::event::{

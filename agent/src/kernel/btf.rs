@@ -63,6 +63,9 @@ pub enum BtfError {
         "fexit needs the module's own BTF, and {0} is what there is; use --attach kprobe, or auto"
     )]
     NotTraceable(String),
+    /// A function to trace is not in the kernel's BTF.
+    #[error("function `{0}` is not in the BTF of this kernel")]
+    NoKernelFunction(String),
     /// A function to trace is not in the module's BTF.
     #[error("function `{function}` is not in the BTF of module `{module}`")]
     NoFunction {
@@ -71,6 +74,15 @@ pub enum BtfError {
         /// Function asked for.
         function: String,
     },
+}
+
+/// A function as BTF describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Number under which the kernel knows it.
+    pub id: u32,
+    /// Number of its arguments.
+    pub args: u32,
 }
 
 /// Where the types of the module come from, best first.
@@ -151,6 +163,32 @@ impl Types {
         ids.into_iter()
             .find(|id| matches!(btf.resolve_type_by_id(*id), Ok(Type::Func(_))))
             .ok_or_else(missing)
+    }
+
+    /// A function of the kernel itself.
+    ///
+    /// # Errors
+    /// [`BtfError::NoKernelFunction`] when this kernel has no such function, or inlined it.
+    pub fn kernel_function(&self, function: &str) -> Result<Function, BtfError> {
+        let missing = || BtfError::NoKernelFunction(function.to_owned());
+        let ids = self.kernel.resolve_ids_by_name(function);
+        ids.map_err(|_| missing())?
+            .into_iter()
+            .find_map(|id| self.function(id))
+            .ok_or_else(missing)
+    }
+
+    fn function(&self, id: u32) -> Option<Function> {
+        let Ok(Type::Func(function)) = self.kernel.resolve_type_by_id(id) else {
+            return None;
+        };
+        match self.kernel.resolve_chained_type(&function) {
+            Ok(Type::FuncProto(prototype)) => Some(Function {
+                id,
+                args: u32::try_from(prototype.parameters.len()).ok()?,
+            }),
+            _ => None,
+        }
     }
 }
 

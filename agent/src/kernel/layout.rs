@@ -79,6 +79,8 @@ pub fn resolve(kernel: &Btf, module: &ModuleTypes) -> Result<KernelLayout, Unres
         match find(kernel, module, spec) {
             Ok(found) => *offset = found,
             Err(LayoutError::NoField { .. }) if !spec.required => {}
+            // Only a probe that observes something else than IPVS is lost with it.
+            Err(_) if !spec.required && !is_of_module(spec.structure) => {}
             Err(fault) => {
                 let costs = spec.costs();
                 return Err(Unresolved { fault, costs });

@@ -3,7 +3,6 @@
 //! The numbers change inside a stable series, so only the names in the kernel's own BTF count
 //! (`enum skb_drop_reason`, include/net/dropreason-core.h, from 5.17 on).
 
-use agent_common::config::DROP_LOCATIONS_MAX;
 use agent_common::verdict::DropCause;
 use btf_rs::{Btf, Type};
 
@@ -42,8 +41,6 @@ pub const LOCATIONS: &[(&str, u8)] = &[
     ("tcp_v4_rcv", 0),
     ("tcp_v6_rcv", 0),
 ];
-
-const _: () = assert!(LOCATIONS.len() <= DROP_LOCATIONS_MAX as usize);
 
 fn cause_of(name: &str) -> u8 {
     match name.strip_prefix(PREFIX).unwrap_or(name) {

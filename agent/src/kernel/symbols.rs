@@ -21,7 +21,7 @@ impl Symbols {
         let mut addresses = Vec::new();
         for (address, kind, name) in text.lines().filter_map(symbol) {
             addresses.push(address);
-            if matches!(kind, "t" | "T") && wanted.contains(&name) {
+            if matches!(kind, "t" | "T") && wanted.contains(&function_of(name)) {
                 starts.insert(address, name);
             }
         }
@@ -42,10 +42,21 @@ impl Symbols {
         self.functions.contains_key(function)
     }
 
-    /// Addresses of the function's code; empty when they are hidden from this process.
-    pub fn code(&self, function: &str) -> Option<Range<u64>> {
-        self.functions.get(function).cloned()
+    /// Addresses of the function's code, also of pieces the compiler made of it
+    /// (`name.constprop.0`, `name.cold`); none when they are hidden from this process.
+    pub fn code(&self, function: &str) -> impl Iterator<Item = Range<u64>> {
+        let pieces = self.functions.iter();
+        pieces
+            .filter(move |(name, _)| function_of(name) == function)
+            .map(|(_, code)| code.clone())
     }
+}
+
+/// The function a symbol is a piece of.
+fn function_of(symbol: &str) -> &str {
+    symbol
+        .split_once('.')
+        .map_or(symbol, |(function, _)| function)
 }
 
 fn symbol(line: &str) -> Option<(u64, &str, &str)> {
@@ -70,9 +81,15 @@ not a line
     #[test]
     fn a_function_ends_where_the_next_symbol_begins() {
         let symbols = Symbols::parse(TEXT, &["nf_hook_slow", "ip_vs_in_hook"]);
+        let mut code: Vec<_> = symbols.code("nf_hook_slow").collect();
+        code.sort_by_key(|piece| piece.start);
         assert_eq!(
-            symbols.code("nf_hook_slow"),
-            Some(0xffff_ffff_8100_0000..0xffff_ffff_8100_0080)
+            code,
+            [
+                0xffff_ffff_8100_0000..0xffff_ffff_8100_0080,
+                0xffff_ffff_8100_0100..0xffff_ffff_8100_0200
+            ],
+            "both pieces"
         );
         assert!(
             symbols.has("ip_vs_in_hook"),
@@ -84,5 +101,6 @@ not a line
     fn names_match_whole_and_only_code_counts() {
         let symbols = Symbols::parse(TEXT, &["nf_hook", "nf_data"]);
         assert!(!symbols.has("nf_hook") && !symbols.has("nf_data"));
+        assert_eq!(symbols.code("nf_hook").count(), 0);
     }
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use agent_common::config::{Config, DropLocation};
-use agent_common::layout::KernelLayout;
+use agent_common::config::{Config, DROP_LOCATIONS_MAX, DropLocation};
+use agent_common::layout::{ABSENT, FIELDS, KernelLayout};
 use agent_common::stat::Stat;
 use aya::maps::{Array, Map, MapData, MapError, MapType};
 use aya::programs::{KProbe, Program, ProgramError, RawTracePoint};
@@ -41,6 +41,9 @@ static PERF_OBJECT: &[u8] =
 
 /// The kernel's symbol table.
 const SYMBOL_TABLE: &str = "/proc/kallsyms";
+
+/// The function whose number of arguments a program has to know.
+const CONNECT_FUNCTION: &str = "__inet_hash_connect";
 
 /// Why the programs are not in the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +88,18 @@ pub enum AttachError {
         finds: &'static str,
         /// Functions it could hang on.
         wanted: String,
+    },
+    /// This kernel's types lack a field the probe reads.
+    #[error(
+        "probe `{probe}` ({finds}) needs field `{field}`, which this kernel's BTF does not have"
+    )]
+    NoField {
+        /// Probe concerned.
+        probe: &'static str,
+        /// What is lost without it.
+        finds: &'static str,
+        /// Field of the layout.
+        field: &'static str,
     },
     /// A module function could not be hooked.
     #[error("probe `{probe}` ({finds}) cannot be attached: {source}")]
@@ -207,6 +222,9 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let causes = reasons::causes(types.kernel());
     let config = Config {
         has_drop_reasons: u32::from(causes.is_some()),
+        connect_args: types
+            .kernel_function(CONNECT_FUNCTION)
+            .map_or(0, |function| function.args),
         ..wanted.config
     };
     let stream = Stream::of(wanted.events);
@@ -217,6 +235,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     fill_causes(&mut ebpf, causes.as_ref().map_or(&[], |causes| &causes[..]))?;
     fill_locations(&mut ebpf, &symbols)?;
     let counts = typed(take(&mut ebpf, "COUNTS")?, "COUNTS")?;
+    let node_counts = typed(take(&mut ebpf, "NODE_COUNTS")?, "NODE_COUNTS")?;
     let stats = typed(take(&mut ebpf, "STATS")?, "STATS")?;
     let events = stream.open(take(&mut ebpf, "EVENTS")?)?;
     let armed = typed(take(&mut ebpf, "ARMED")?, "ARMED")?;
@@ -226,7 +245,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     } else {
         None
     };
-    let counters = Arc::new(Counters::new(carried, counts, stats));
+    let counters = Arc::new(Counters::new(carried, counts, node_counts, stats));
     let (way, way_reason) = match wanted.attach {
         Attach::Only(way) => (way, "as asked".to_owned()),
         Attach::Auto => best_way(&types, &symbols, &wanted.preemption),
@@ -352,9 +371,12 @@ impl Programs {
     }
 
     fn attach_probe(&mut self, probe: &Probe) -> Result<(), AttachError> {
+        self.has_fields(probe)?;
         let functions = self.functions(probe)?;
         match (probe.hook, self.way) {
-            (Hook::RawTracepoint(tracepoint), _) => self.attach_tracepoint(probe, tracepoint),
+            (Hook::RawTracepoint(tracepoint) | Hook::OptionalTracepoint(tracepoint), _) => {
+                self.attach_tracepoint(probe, tracepoint)
+            }
             (Hook::IpvsReturn(_), Way::Fexit) => self.attach_fexit(probe, functions),
             (Hook::IpvsReturn(_), Way::Kprobe) => {
                 self.attach_kprobes(probe, Moment::Both, functions)
@@ -362,6 +384,21 @@ impl Programs {
             (Hook::Function(moment, function), _) => {
                 self.attach_kprobes(probe, moment, &[function])
             }
+            (Hook::KernelReturn(function), _) => self.attach_kernel_return(probe, function),
+        }
+    }
+
+    fn has_fields(&self, probe: &Probe) -> Result<(), AttachError> {
+        let offsets = FIELDS.iter().zip(self.layout.offsets());
+        let mut absent = offsets
+            .filter(|(field, offset)| *offset == ABSENT && probe.needs.contains(&field.name));
+        match absent.next() {
+            None => Ok(()),
+            Some((field, _)) => Err(AttachError::NoField {
+                probe: probe.name,
+                finds: probe.finds,
+                field: field.name,
+            }),
         }
     }
 
@@ -386,10 +423,22 @@ impl Programs {
             let id = self.types.function_id(function)?;
             let link = self
                 .object
-                .attach(probe.program, &module, id)
+                .attach(probe.program, Some(&module), id)
                 .map_err(failed)?;
             self.counters.watch(link);
         }
+        Ok(())
+    }
+
+    fn attach_kernel_return(&self, probe: &Probe, function: &str) -> Result<(), AttachError> {
+        let id = self.types.kernel_function(function)?.id;
+        let link = self.object.attach(probe.program, None, id);
+        let link = link.map_err(|source| AttachError::Fexit {
+            probe: probe.name,
+            finds: probe.finds,
+            source,
+        })?;
+        self.counters.watch(link);
         Ok(())
     }
 
@@ -510,12 +559,14 @@ fn fill_causes(ebpf: &mut Ebpf, causes: &[u8]) -> Result<(), AttachError> {
 
 fn fill_locations(ebpf: &mut Ebpf, symbols: &Symbols) -> Result<(), AttachError> {
     let mut map: Array<_, DropLocation> = typed(borrow(ebpf, "DROP_LOCATIONS")?, "DROP_LOCATIONS")?;
-    for (number, (function, cause)) in (0..).zip(reasons::LOCATIONS) {
-        let code = symbols.code(function).unwrap_or_default();
+    let pieces = reasons::LOCATIONS
+        .iter()
+        .flat_map(|(function, cause)| symbols.code(function).map(move |code| (code, *cause)));
+    for (number, (code, cause)) in (0..DROP_LOCATIONS_MAX).zip(pieces) {
         let location = DropLocation {
             start: code.start,
             end: code.end,
-            cause: u32::from(*cause),
+            cause: u32::from(cause),
             pad: 0,
         };
         map.set(number, &location, 0)

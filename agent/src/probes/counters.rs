@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent_common::count::CountKey;
+use agent_common::node::NodeCountKey;
 use agent_common::stat::Stat;
+use aya::Pod;
 use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap};
 
 use super::fexit::FexitLink;
@@ -14,6 +16,7 @@ use crate::outputs::metrics::{CountSource, SourceError};
 #[derive(Clone, Debug, Default)]
 pub struct Carried {
     counts: BTreeMap<CountKey, u64>,
+    node_counts: BTreeMap<NodeCountKey, u64>,
     stats: [u64; Stat::ALL.len()],
     recursion_misses: u64,
 }
@@ -22,6 +25,7 @@ pub struct Carried {
 pub struct Counters {
     carried: Carried,
     counts: PerCpuHashMap<MapData, CountKey, u64>,
+    node_counts: PerCpuHashMap<MapData, NodeCountKey, u64>,
     stats: PerCpuArray<MapData, u64>,
     skipped: Mutex<Skipped>,
 }
@@ -49,11 +53,13 @@ impl Counters {
     pub(super) fn new(
         carried: Carried,
         counts: PerCpuHashMap<MapData, CountKey, u64>,
+        node_counts: PerCpuHashMap<MapData, NodeCountKey, u64>,
         stats: PerCpuArray<MapData, u64>,
     ) -> Self {
         Self {
             carried,
             counts,
+            node_counts,
             stats,
             skipped: Mutex::default(),
         }
@@ -68,9 +74,9 @@ impl Counters {
         for (total, stat) in stats.iter_mut().zip(Stat::ALL) {
             *total = self.stat(*stat)?;
         }
-        let counts = self.counts()?.into_iter().collect();
         Ok(Carried {
-            counts,
+            counts: self.counts()?.into_iter().collect(),
+            node_counts: self.node_counts()?.into_iter().collect(),
             stats,
             recursion_misses: self.recursion_misses(),
         })
@@ -107,12 +113,11 @@ impl Counters {
 impl CountSource for Counters {
     /// Two system calls per key.
     fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError> {
-        let mut totals = self.carried.counts.clone();
-        for entry in &self.counts {
-            let (key, values) = entry?;
-            *totals.entry(key).or_default() += values.iter().sum::<u64>();
-        }
-        Ok(totals.into_iter().collect())
+        totals(self.carried.counts.clone(), &self.counts)
+    }
+
+    fn node_counts(&self) -> Result<Vec<(NodeCountKey, u64)>, SourceError> {
+        totals(self.carried.node_counts.clone(), &self.node_counts)
     }
 
     fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError> {
@@ -125,4 +130,16 @@ impl CountSource for Counters {
     fn recursion_misses(&self) -> u64 {
         self.carried.recursion_misses + self.skipped().total()
     }
+}
+
+/// Every key with what was counted before and what all CPUs have counted since.
+fn totals<K: Pod + Ord>(
+    mut totals: BTreeMap<K, u64>,
+    map: &PerCpuHashMap<MapData, K, u64>,
+) -> Result<Vec<(K, u64)>, SourceError> {
+    for entry in map {
+        let (key, values) = entry?;
+        *totals.entry(key).or_default() += values.iter().sum::<u64>();
+    }
+    Ok(totals.into_iter().collect())
 }

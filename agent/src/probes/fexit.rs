@@ -107,14 +107,14 @@ impl TracingObject {
     }
 
     /// Loads `program` and attaches it to the return of the function with number `function_id`
-    /// in the module's BTF.
+    /// in the module's BTF, or in the kernel's own.
     ///
     /// # Errors
     /// [`FexitError::Refused`] with the verifier's reason, or the failing system call.
     pub fn attach(
         &self,
         program: &str,
-        module: &ModuleTypes,
+        module: Option<&ModuleTypes>,
         function_id: u32,
     ) -> Result<FexitLink, FexitError> {
         let no_program = || FexitError::NoProgram(program.to_owned());
@@ -128,7 +128,7 @@ impl TracingObject {
             program,
             instructions: &code.instructions,
             license: &found.license,
-            module: module.fd.as_fd(),
+            module: module.map(|module| module.fd.as_fd()),
             function_id,
         };
         let program_fd = request.load()?;
@@ -181,7 +181,7 @@ struct LoadRequest<'a> {
     program: &'a str,
     instructions: &'a [bpf_insn],
     license: &'a CStr,
-    module: BorrowedFd<'a>,
+    module: Option<BorrowedFd<'a>>,
     function_id: u32,
 }
 
@@ -211,7 +211,9 @@ impl LoadRequest<'_> {
         load.insn_cnt = u32::try_from(self.instructions.len()).map_err(io::Error::other)?;
         load.license = self.license.as_ptr() as u64;
         load.attach_btf_id = self.function_id;
-        load.__bindgen_anon_1.attach_btf_obj_fd = fd_number(self.module)?;
+        if let Some(module) = self.module {
+            load.__bindgen_anon_1.attach_btf_obj_fd = fd_number(module)?;
+        }
         for (to, from) in load.prog_name.iter_mut().zip(self.program.bytes().take(15)) {
             *to = from.cast_signed();
         }

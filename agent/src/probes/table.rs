@@ -8,9 +8,13 @@ pub enum Hook {
     IpvsReturn(&'static [&'static [&'static str]]),
     /// A tracepoint, with its raw arguments.
     RawTracepoint(&'static str),
-    /// A function by kprobes. Not needed to observe IPVS: where it cannot be attached, only its
-    /// own finding is missing.
+    /// A function by kprobes. Not needed to observe IPVS: where it cannot be
+    /// attached, only its own finding is missing.
     Function(Moment, &'static str),
+    /// Return of a function outside ip_vs, by fexit (5.5); as little needed.
+    KernelReturn(&'static str),
+    /// A tracepoint as little needed.
+    OptionalTracepoint(&'static str),
 }
 
 /// When a kprobe on a function sees a call.
@@ -18,6 +22,8 @@ pub enum Hook {
 pub enum Moment {
     /// At its begin: program `_k`.
     Entry,
+    /// At its end, with nothing but its result: program `_r`.
+    Return,
     /// At both ends: programs `_k` and `_r`.
     Both,
 }
@@ -28,6 +34,7 @@ impl Moment {
     pub const fn suffixes(self) -> &'static [&'static str] {
         match self {
             Self::Entry => &["_k"],
+            Self::Return => &["_r"],
             Self::Both => &["_r", "_k"],
         }
     }
@@ -64,6 +71,8 @@ pub struct Probe {
     pub hook: Hook,
     /// What is lost without it.
     pub finds: &'static str,
+    /// Fields of the layout that are optional, but not for this probe.
+    pub needs: &'static [&'static str],
 }
 
 impl Probe {
@@ -79,7 +88,10 @@ impl Probe {
                 let each: Vec<String> = alternatives.iter().map(|all| all.join(" and ")).collect();
                 each.join(", or ")
             }
-            Hook::RawTracepoint(name) | Hook::Function(_, name) => name.to_owned(),
+            Hook::RawTracepoint(name)
+            | Hook::Function(_, name)
+            | Hook::KernelReturn(name)
+            | Hook::OptionalTracepoint(name) => name.to_owned(),
         }
     }
 
@@ -90,8 +102,10 @@ impl Probe {
                 .iter()
                 .find(|functions| functions.iter().all(|function| has(function)))
                 .copied(),
-            Hook::RawTracepoint(_) => Some(&[]),
-            Hook::Function(_, function) => has(function).then_some(&[]),
+            Hook::RawTracepoint(_) | Hook::OptionalTracepoint(_) => Some(&[]),
+            Hook::Function(_, function) | Hook::KernelReturn(function) => {
+                has(function).then_some(&[])
+            }
         }
     }
 
@@ -99,8 +113,9 @@ impl Probe {
     pub const fn via(&self, way: Way) -> &'static str {
         match self.hook {
             Hook::IpvsReturn(_) => way.word(),
-            Hook::RawTracepoint(_) => "tracepoint",
+            Hook::RawTracepoint(_) | Hook::OptionalTracepoint(_) => "tracepoint",
             Hook::Function(..) => "kprobe",
+            Hook::KernelReturn(_) => Way::Fexit.word(),
         }
     }
 }
@@ -112,8 +127,8 @@ pub const IPVS_MODULE: &str = "ip_vs";
 pub fn all_functions() -> impl Iterator<Item = &'static str> {
     PROBES.iter().flat_map(|probe| match probe.hook {
         Hook::IpvsReturn(alternatives) => alternatives.concat(),
-        Hook::RawTracepoint(_) => Vec::new(),
-        Hook::Function(_, function) => vec![function],
+        Hook::RawTracepoint(_) | Hook::OptionalTracepoint(_) => Vec::new(),
+        Hook::Function(_, function) | Hook::KernelReturn(function) => vec![function],
     })
 }
 
@@ -133,72 +148,183 @@ pub const PROBES: &[Probe] = &[
             ],
         ]),
         finds: "SYNs that followed an old entry or that IPVS dropped",
+        needs: &[],
     },
     Probe {
         name: "leave",
         program: "il_leave",
         hook: Hook::IpvsReturn(&[&["ip_vs_leave"]]),
         finds: "SYNs dropped because a service has no real server",
+        needs: &[],
     },
     Probe {
         name: "syn_drop",
         program: "il_syn_drop",
         hook: Hook::RawTracepoint("kfree_skb"),
         finds: "SYNs that died on this node outside IPVS",
+        needs: &[],
     },
     Probe {
         name: "schedule",
         program: "il_schedule",
         hook: Hook::IpvsReturn(&[&["ip_vs_schedule"]]),
         finds: "SYNs the scheduler chose a real server for",
+        needs: &[],
     },
     Probe {
         name: "lookup",
         program: "il_lookup",
         hook: Hook::IpvsReturn(&[&["ip_vs_conn_in_get_proto"]]),
         finds: "SYNs that met an old entry",
+        needs: &[],
     },
     Probe {
         name: "weight",
         program: "il_weight",
         hook: Hook::IpvsReturn(&[&["__ip_vs_update_dest"]]),
         finds: "when the weight of a real server was set",
+        needs: &[],
     },
     Probe {
         name: "removal",
         program: "il_removal",
         hook: Hook::IpvsReturn(&[&["__ip_vs_del_dest"]]),
         finds: "when a real server was removed",
+        needs: &[],
     },
     Probe {
         name: "icmp_v4",
         program: "il_icmp",
         hook: Hook::Function(Moment::Entry, "__icmp_send"),
         finds: "stale connections to real servers this node cannot reach",
+        needs: &[],
     },
     Probe {
         name: "icmp_v6",
         program: "il_icmp6",
         hook: Hook::Function(Moment::Entry, "icmp6_send"),
         finds: "stale connections to real servers this node cannot reach, IPv6",
+        needs: &[],
     },
     Probe {
         name: "icmp_relay_v4",
         program: "il_relay",
         hook: Hook::Function(Moment::Entry, "ip_vs_nat_icmp"),
         finds: "stale connections another host called unreachable",
+        needs: &[],
     },
     Probe {
         name: "icmp_relay_v6",
         program: "il_relay6",
         hook: Hook::Function(Moment::Entry, "ip_vs_nat_icmp_v6"),
         finds: "stale connections another host called unreachable, IPv6",
+        needs: &[],
     },
+    Probe {
+        name: "listen",
+        program: "il_listen",
+        hook: Hook::Function(Moment::Both, "tcp_conn_request"),
+        finds: "SYNs refused by a listener with a full queue",
+        needs: LISTENER_FIELDS,
+    },
+    Probe {
+        name: "handshake_v4",
+        program: "il_shake4",
+        hook: Hook::Function(Moment::Entry, "tcp_v4_syn_recv_sock"),
+        finds: "handshakes forgotten by a listener with a full queue",
+        needs: LISTENER_FIELDS,
+    },
+    Probe {
+        name: "handshake_v6",
+        program: "il_shake6",
+        hook: Hook::Function(Moment::Entry, "tcp_v6_syn_recv_sock"),
+        finds: "handshakes forgotten by a listener with a full queue, IPv6",
+        needs: LISTENER_FIELDS,
+    },
+    Probe {
+        name: "conntrack_full",
+        program: "il_ct_full",
+        hook: Hook::Function(Moment::Return, "early_drop"),
+        finds: "SYNs that die because conntrack's table is full",
+        needs: &["skb_nfct"],
+    },
+    Probe {
+        name: "conntrack_clash",
+        program: "il_ct_clash",
+        hook: Hook::Function(Moment::Both, "nf_ct_resolve_clash"),
+        finds: "SYNs that die because conntrack cannot insert their entry",
+        needs: &[],
+    },
+    Probe {
+        name: "connect",
+        program: "il_connect",
+        hook: Hook::KernelReturn("__inet_hash_connect"),
+        finds: "connects that fail because no source port is free",
+        needs: &[
+            "sock_net",
+            "sock_family",
+            "sock_num",
+            "sock_dport",
+            "sock_daddr",
+            "sock_v6_daddr",
+        ],
+    },
+    Probe {
+        name: "frag_needed_sent_v4",
+        program: "il_frag4_out",
+        hook: Hook::Function(Moment::Entry, "__icmp_send"),
+        finds: "packets too big to be forwarded",
+        needs: &[],
+    },
+    Probe {
+        name: "frag_needed_sent_v6",
+        program: "il_frag6_out",
+        hook: Hook::Function(Moment::Entry, "icmp6_send"),
+        finds: "packets too big to be forwarded, IPv6",
+        needs: &[],
+    },
+    Probe {
+        name: "frag_needed_received_v4",
+        program: "il_frag4_in",
+        hook: Hook::Function(Moment::Entry, "ip_vs_in_icmp"),
+        finds: "packets too big for the way behind this node",
+        needs: &[],
+    },
+    Probe {
+        name: "frag_needed_received_v6",
+        program: "il_frag6_in",
+        hook: Hook::Function(Moment::Entry, "ip_vs_in_icmp_v6"),
+        finds: "packets too big for the way behind this node, IPv6",
+        needs: &[],
+    },
+    Probe {
+        name: "black_hole",
+        program: "il_black_hole",
+        hook: Hook::OptionalTracepoint("tcp_retransmit_skb"),
+        finds: "full segments sent again and again",
+        needs: &["icsk_retransmits", "tcp_mss_cache"],
+    },
+];
+
+/// What tells a listener and its queues.
+const LISTENER_FIELDS: &[&str] = &[
+    "sock_ack_backlog",
+    "sock_max_ack_backlog",
+    "sock_net",
+    "sock_family",
+    "sock_num",
+    "sock_rcv_saddr",
+    "sock_v6_rcv_saddr",
+    "icsk_qlen",
+    "net_syncookies",
+    "net_max_syn_backlog",
 ];
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+
+    use agent_common::layout::FIELDS;
 
     use super::{PROBES, Probe};
 
@@ -209,6 +335,15 @@ mod tests {
         let old = verdict.functions(|function| function != "ip_vs_in_hook");
         assert_eq!(old.map(<[_]>::len), Some(4));
         assert_eq!(verdict.functions(|function| function.ends_with('4')), None);
+    }
+
+    #[test]
+    fn a_probe_needs_fields_there_are() {
+        let needs = PROBES.iter().flat_map(|probe| probe.needs);
+        let unknown: Vec<_> = needs
+            .filter(|need| FIELDS.iter().all(|field| field.name != **need))
+            .collect();
+        assert_eq!(unknown, Vec::<&&str>::new());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod netlink;
 pub mod netns;
 pub mod perf;
+pub mod proc;
 pub mod ring;
 pub mod table;
 

@@ -1,6 +1,7 @@
 //! What the agent's metrics must say, to the last number: what is not expected must be zero. Pure.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use anyhow::{Result, bail};
 
@@ -17,10 +18,13 @@ const OUTCOMES: &str = "ipvs_lens_stale_outcomes_total";
 const DATAGRAMS: &str = "ipvs_lens_stale_datagrams_total";
 const FLOWS: &str = "ipvs_lens_stale_flows_total";
 const RETRANSMITS: &str = "ipvs_lens_syn_retransmits_total";
+const LISTEN_DROPS: &str = "ipvs_lens_listen_drops_total";
+const CONNECT_FAILURES: &str = "ipvs_lens_connect_failures_total";
+const PATH_MTU: &str = "ipvs_lens_path_mtu_total";
 const LOST: &str = "ipvs_lens_events_lost_total";
 
 /// Families in which every series that is not expected must be 0.
-const EXACT: [&str; 8] = [
+const EXACT: [&str; 11] = [
     LOST,
     CONNECTIONS,
     STALE,
@@ -29,6 +33,9 @@ const EXACT: [&str; 8] = [
     FLOWS,
     SYN_DROPS,
     DELAY_COUNT,
+    LISTEN_DROPS,
+    CONNECT_FAILURES,
+    PATH_MTU,
 ];
 
 /// A set of series with their values; expecting 0 is the same as expecting nothing.
@@ -154,6 +161,32 @@ impl Expected {
         }
         labels.push(("cause", cause.to_owned()));
         self.push(SYN_DROPS, labels, count);
+        self
+    }
+
+    /// `count` packets of this kind, `syn` or `ack`, that this listener refused.
+    #[must_use]
+    pub fn listen_drops(
+        mut self,
+        listener: SocketAddr,
+        cause: &'static str,
+        packet: &'static str,
+        count: usize,
+    ) -> Self {
+        let labels = vec![
+            ("local_address", listener.ip().to_string()),
+            ("local_port", listener.port().to_string()),
+            ("cause", cause.to_owned()),
+            ("packet", packet.to_owned()),
+        ];
+        self.push(LISTEN_DROPS, labels, count);
+        self
+    }
+
+    /// `count` signs of this kind of packets too big for their way.
+    #[must_use]
+    pub fn path_mtu(mut self, event: &'static str, count: usize) -> Self {
+        self.push(PATH_MTU, vec![("event", event.to_owned())], count);
         self
     }
 

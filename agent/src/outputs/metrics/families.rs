@@ -192,7 +192,10 @@ fn known_or_one(service: Service) -> Service {
 }
 
 /// Keeps the [`SERIES_MAX`] highest ranks; returns how many it refused.
-fn keep<K: Ord + Copy>(map: &mut BTreeMap<K, u64>, rank: impl Fn(&K, u64) -> (u64, u64)) -> usize {
+pub(super) fn keep<K: Ord + Copy>(
+    map: &mut BTreeMap<K, u64>,
+    rank: impl Fn(&K, u64) -> (u64, u64),
+) -> usize {
     let refused = map.len().saturating_sub(SERIES_MAX);
     if refused > 0 {
         let mut ranked: Vec<_> = map

@@ -10,8 +10,10 @@ pub mod hazards;
 pub mod histogram;
 pub mod labels;
 pub mod names;
+mod node;
 mod page;
 pub mod sample;
+pub mod system;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_common::count::CountKey;
+use agent_common::node::NodeCountKey;
 use agent_common::stat::Stat;
 use agent_common::verdict::{DropCause, Outcome};
 use prometheus_client::encoding::prometheus_protobuf::EncodeError;
@@ -38,6 +41,7 @@ use families::{Families, StaleKey};
 use form::Form;
 use histogram::Histogram;
 use labels::Labels;
+use node::NodeFamilies;
 use sample::{Example, Page, Part, Sample, Samples};
 
 /// Upper bounds of the delay histogram, in seconds.
@@ -58,6 +62,14 @@ pub trait CountSource: Send + Sync {
     /// # Errors
     /// Why the kernel's map could not be read.
     fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError>;
+
+    /// Every counter about the node, summed over CPUs.
+    ///
+    /// # Errors
+    /// Why the kernel's map could not be read.
+    fn node_counts(&self) -> Result<Vec<(NodeCountKey, u64)>, SourceError> {
+        Ok(Vec::new())
+    }
 
     /// What the kernel programs count about themselves; what is missing counts 0.
     ///
@@ -214,10 +226,11 @@ impl Metrics {
     fn page(&self) -> Result<Page, RenderError> {
         let kernel = self.read(Kernel::read)?;
         let families = Families::of(&kernel.counts);
+        let node = NodeFamilies::of(&kernel.node_counts);
         // A copy: whoever observes never waits for a scrape to be written.
         let live = {
             let mut live = self.live();
-            live.count_keys_malformed = families.malformed;
+            live.count_keys_malformed = families.malformed + node.malformed;
             live.clone()
         };
         let parts = self.parts();
@@ -228,6 +241,7 @@ impl Metrics {
         netns.extend(parts.iter().flat_map(|part| part.netns()));
         let mut page = Page::new(netns.len() > 1);
         page::show(&mut page, self.build, &kernel, &families, &live);
+        node.show(&mut page);
         for part in parts {
             part.show(&mut page);
         }
@@ -288,6 +302,7 @@ impl Metrics {
 #[derive(Default)]
 struct Kernel {
     counts: Vec<(CountKey, u64)>,
+    node_counts: Vec<(NodeCountKey, u64)>,
     stats: Vec<(Stat, u64)>,
     recursion_misses: u64,
 }
@@ -296,6 +311,7 @@ impl Kernel {
     fn read(source: &dyn CountSource) -> Result<Self, SourceError> {
         Ok(Self {
             counts: source.counts()?,
+            node_counts: source.node_counts()?,
             ..Self::read_without_counts(source)?
         })
     }
@@ -303,6 +319,7 @@ impl Kernel {
     fn read_without_counts(source: &dyn CountSource) -> Result<Self, SourceError> {
         Ok(Self {
             counts: Vec::new(),
+            node_counts: Vec::new(),
             stats: source.stats()?,
             recursion_misses: source.recursion_misses(),
         })

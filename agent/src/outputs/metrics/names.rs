@@ -311,6 +311,70 @@ pub const SYN_RETRANSMITS: Metric = Metric {
     help: "Retransmitted SYNs that reached IPVS, by where the one before was lost; elsewhere exonerates this node.",
 };
 
+/// Packets listeners refused.
+pub const LISTEN_DROPS: Metric = Metric {
+    name: "ipvs_lens_listen_drops_total",
+    kind: Kind::Counter,
+    labels: &["local_address", "local_port", "cause", "packet"],
+    help: "Packets a listener of this node refused because a queue was full: SYNs, and last packets of handshakes (ack), whose clients believe to be connected.",
+};
+
+/// Connects that failed here.
+pub const CONNECT_FAILURES: Metric = Metric {
+    name: "ipvs_lens_connect_failures_total",
+    kind: Kind::Counter,
+    labels: &["proto", "remote_address", "remote_port", "cause"],
+    help: "Connects of clients on this node that failed before a packet left, by destination.",
+};
+
+/// Packets too big for their way.
+pub const PATH_MTU: Metric = Metric {
+    name: "ipvs_lens_path_mtu_total",
+    kind: Kind::Counter,
+    labels: &["event"],
+    help: "Signs of packets too big for their way: ICMP about forwarded packets, sent or received, and full segments a socket of this node sent for the third time in a row.",
+};
+
+/// What sockets had no room for.
+pub const SOCKET_DROPS: Metric = Metric {
+    name: "ipvs_lens_socket_drops_total",
+    kind: Kind::Counter,
+    labels: &["cause"],
+    help: "Segments and datagrams sockets in the agent's network namespace had no room for: tcp_memory, udp_receive_buffer, udp_memory.",
+};
+
+/// Size of conntrack's table.
+pub const CONNTRACK_ENTRIES: Metric = Metric {
+    name: "ipvs_lens_conntrack_entries",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Entries of conntrack in the agent's network namespace.",
+};
+
+/// Limit of conntrack's table.
+pub const CONNTRACK_ENTRIES_LIMIT: Metric = Metric {
+    name: "ipvs_lens_conntrack_entries_limit",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Entries conntrack may have; new connections die beyond.",
+};
+
+/// Failures of conntrack.
+pub const CONNTRACK_INSERT_FAILED: Metric = Metric {
+    name: "ipvs_lens_conntrack_insert_failed_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Entries conntrack could not insert, most often because another packet came first; the packet died.",
+};
+
+/// Listeners that may lose their port.
+pub const LISTENERS_IN_PORT_RANGE: Metric = Metric {
+    name: "ipvs_lens_listeners_in_port_range",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Listeners in the agent's network namespace on a port that an outgoing connection may be given as well; 0 is good.",
+};
+
 /// Events lost.
 pub const EVENTS_LOST: Metric = Metric {
     name: "ipvs_lens_events_lost_total",
@@ -421,6 +485,14 @@ pub const ALL: &[Metric] = &[
     STALE_DATAGRAMS,
     STALE_FLOWS,
     SYN_RETRANSMITS,
+    LISTEN_DROPS,
+    CONNECT_FAILURES,
+    PATH_MTU,
+    SOCKET_DROPS,
+    CONNTRACK_ENTRIES,
+    CONNTRACK_ENTRIES_LIMIT,
+    CONNTRACK_INSERT_FAILED,
+    LISTENERS_IN_PORT_RANGE,
     EVENTS_LOST,
     EVENTS_EMITTED,
     EVENTS_RECEIVED,

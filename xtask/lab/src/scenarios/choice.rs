@@ -37,6 +37,14 @@ pub const CORE: &[&str] = &[
     "persistence",
     // `ip_vs_leave`.
     "no-destination",
+    // What the kernel compares before it refuses, and at which number.
+    "accept-queue-ack",
+    "syn-queue",
+    // Conntrack's own functions, and where it has its packets freed.
+    "conntrack-full",
+    "conntrack-clash",
+    // By reason or by location.
+    "rp-filter",
 ];
 
 /// A kernel on which a scenario cannot hold, or the only one on which it can.

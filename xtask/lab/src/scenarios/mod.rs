@@ -4,6 +4,7 @@
 
 mod choice;
 mod doctor;
+mod drops;
 mod full_speed;
 mod incident;
 mod iptables_drop;
@@ -186,6 +187,66 @@ pub const SCENARIOS: &[Scenario] = &[
         udp::run,
     ),
     row("sctp", "a service of SCTP", modes::sctp),
+    row(
+        "accept-queue",
+        "a listener with a full accept queue refuses SYNs",
+        drops::accept_queue::by_syn,
+    ),
+    row(
+        "accept-queue-ipv6",
+        "the same over IPv6",
+        drops::accept_queue::by_syn_v6,
+    ),
+    row(
+        "accept-queue-ack",
+        "a listener with a full accept queue forgets handshakes at their last packet",
+        drops::accept_queue::by_ack,
+    ),
+    row(
+        "accept-queue-cookies",
+        "the same with SYN cookies",
+        drops::accept_queue::by_ack_with_cookies,
+    ),
+    row(
+        "syn-queue",
+        "a listener with too many half-open connections refuses SYNs",
+        drops::syn_queue::of_listener,
+    ),
+    row(
+        "syn-queue-netns",
+        "the same by the limit of the network namespace",
+        drops::syn_queue::of_netns,
+    ),
+    row(
+        "netfilter",
+        "rules of iptables and nft drop SYNs on the way in and through",
+        drops::netfilter::run,
+    ),
+    row(
+        "rp-filter",
+        "the reverse path filter drops SYNs",
+        drops::rp_filter::run,
+    ),
+    row(
+        "conntrack-full",
+        "conntrack's table is full and SYNs die",
+        drops::conntrack::full,
+    ),
+    row(
+        "conntrack-clash",
+        "two SYNs make the same conntrack entry and one dies",
+        drops::conntrack::clash,
+    ),
+    row(
+        "socket-buffers",
+        "a program does not read its datagrams",
+        drops::socket_buffers::run,
+    ),
+    row(
+        "path-mtu",
+        "packets too big for their way, and who says so",
+        drops::path_mtu::told,
+    ),
 ];
 
 /// The scenario called `name`.

@@ -1,0 +1,71 @@
+//! SYNs that die on the node, and connections that fail on it, for reasons IPVS has nothing to do
+//! with.
+
+pub mod accept_queue;
+pub mod conntrack;
+pub mod netfilter;
+pub mod path_mtu;
+pub mod rp_filter;
+pub mod socket_buffers;
+pub mod syn_queue;
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::director::{self, Transport};
+use crate::lab::Lab;
+use crate::report::Report;
+use crate::topology::{CLIENT_GATEWAY, REAL_SERVERS};
+use crate::traffic::Plan;
+
+/// A listener of the director itself, which is no service.
+const LISTENER: SocketAddrV4 = SocketAddrV4::new(CLIENT_GATEWAY, 9_000);
+
+/// How long a client tries: one SYN sent again (1 s), no second (3 s).
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// IPVS is there and has nothing to do.
+fn idle_director() -> Result<()> {
+    director::load(&[])
+}
+
+/// IPVS has the ordinary service.
+fn busy_director() -> Result<()> {
+    director::load(&[])?;
+    director::add_service(Transport::Tcp, &REAL_SERVERS)
+}
+
+/// One client for each port, all at once; every SYN must be lost. Returns how many were sent.
+fn syns_in_vain(lab: &Lab, mut plan: Plan) -> Result<usize> {
+    plan.timeout = PATIENCE;
+    plan.workers = plan.ports.len();
+    let report = lab.run(&plan)?;
+    ensure!(
+        report.failed().count() == report.attempts() && report.answers().is_empty(),
+        "some clients got through, want none: {report:?}"
+    );
+    syns(&report)
+}
+
+/// Packets that opened or tried to open a connection.
+fn syns(report: &Report) -> Result<usize> {
+    Ok(report.attempts() + usize::try_from(report.syn_retransmits())?)
+}
+
+/// Sets parameters while something is played: name, value, value afterwards.
+fn with_parameters<T>(
+    parameters: &[(&str, &str, &str)],
+    play: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let set = |value_of: fn(&(&str, &str, &str)) -> String| {
+        parameters
+            .iter()
+            .try_for_each(|each| crate::sysctl::write(each.0, &value_of(each)))
+    };
+    set(|each| each.1.to_owned())?;
+    let played = play();
+    set(|each| each.2.to_owned())?;
+    played
+}

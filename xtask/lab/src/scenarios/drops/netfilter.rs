@@ -1,0 +1,61 @@
+//! Rules drop SYNs on the way to a real server, before the service, and by nftables.
+
+use anyhow::Result;
+
+use super::{busy_director, syns_in_vain};
+use crate::agent::Agent;
+use crate::command;
+use crate::expect::Expected;
+use crate::lab::Lab;
+use crate::topology::{RS1, VIP};
+
+/// Clients of each rule, all of them in vain.
+const PORTS: std::ops::Range<u16> = 43_000..43_004;
+/// The connection before, by which the agent learns of the service.
+const FIRST_PORT: u16 = 43_100;
+
+/// Plays the story.
+pub fn run(lab: &mut Lab) -> Result<()> {
+    busy_director()?;
+    let agent = Agent::start()?;
+    lab.run_all_answered(&Lab::plan(vec![FIRST_PORT]))?;
+
+    let mut to_rs1 = Lab::plan(PORTS.collect());
+    to_rs1.target = RS1.address().into();
+    let rule = format!("FORWARD -d {} -p tcp --syn -j DROP", RS1.address().ip());
+    let forwarded = under("filter", &rule, || syns_in_vain(lab, to_rs1))?;
+
+    let to_vip = || Lab::plan(PORTS.collect());
+    let rule = format!("PREROUTING -d {} -p tcp --syn -j DROP", VIP.ip());
+    let before_routing = under("raw", &rule, || syns_in_vain(lab, to_vip()))?;
+    let by_nft = under_nft(|| syns_in_vain(lab, to_vip()))?;
+
+    agent.expect(
+        &Expected::none()
+            .decision("scheduled", 1)
+            .syn_drops_elsewhere("netfilter", forwarded)
+            .syn_drops("netfilter", before_routing + by_nft),
+    )?;
+    agent.terminate()
+}
+
+/// Plays under a rule of `iptables`.
+pub(super) fn under<T>(table: &str, rule: &str, play: impl FnOnce() -> Result<T>) -> Result<T> {
+    command::line(&format!("iptables -t {table} -I {rule}"))?;
+    let played = play();
+    command::line(&format!("iptables -t {table} -D {rule}"))?;
+    played
+}
+
+/// Plays under a rule of `nft` that drops SYNs to the service where they come in.
+fn under_nft<T>(play: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (address, port) = (VIP.ip(), VIP.port());
+    let rules = format!(
+        "table ip lab {{ chain in {{ type filter hook input priority 0; \
+         ip daddr {address} tcp dport {port} tcp flags syn drop; }}; }}"
+    );
+    command::run_with_input("nft", &["-f", "-"], &rules)?;
+    let played = play();
+    command::line("nft delete table ip lab")?;
+    played
+}
