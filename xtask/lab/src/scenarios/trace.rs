@@ -1,4 +1,5 @@
-//! `ipvs-lens trace --format json`: one line for each stale connection and for each delayed one.
+//! `ipvs-lens trace --format json`: one line for each stale connection, for what became of it, and
+//! for each delayed one.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
 
     let lines = wait::until("a line for each finding", LINE_LIMIT, || {
         let lines = lines_but_canary(&trace)?;
-        let want = stale.len() + dropped.len();
+        let want = 2 * stale.len() + dropped.len();
         ensure!(
             lines.len() == want,
             "{} lines, want {want}: {lines:#?}",
@@ -45,6 +46,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
         Ok(lines)
     })?;
     ensure_lines(&lines, "stale_connection", &stale, &stale_fields())?;
+    ensure_lines(&lines, "stale_outcome", &stale, &outcome_fields())?;
     ensure_lines(&lines, "connect_delayed", &dropped, &delayed_fields())?;
     for line in lines.iter().filter(|l| l["kind"] == "connect_delayed") {
         let delay = line["delay_ns"].as_u64().unwrap_or(0);
@@ -122,6 +124,15 @@ fn stale_fields() -> Value {
         "remote_address": RS1.address().ip().to_string(), "remote_port": RS1.address().port(),
         "weight": 0, "decision": "reused_stale", "cause": "port_reuse", "old_state": "time_wait",
         "delay_ns": null, "drops": 0, "retransmits": 0, "events_lost": 0,
+    })
+}
+
+fn outcome_fields() -> Value {
+    json!({
+        "destination": VIP.to_string(), "proto": "TCP",
+        "remote_address": RS1.address().ip().to_string(), "remote_port": RS1.address().port(),
+        "weight": 0, "decision": "reused_stale", "cause": "port_reuse", "outcome": "answered",
+        "retransmits": 0, "events_lost": 0,
     })
 }
 

@@ -61,6 +61,7 @@ const SIZES: &[(&str, &[(&str, u32)])] = &[
             ("protocol", 2),
             ("vport", 2),
             ("vaddr", 16),
+            ("svc", 8),
             ("vfwmark", 4),
         ],
     ),

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::{LISTENER, idle_director, syns_in_vain, with_parameters};
+use super::{LISTENER, director_up, syns_in_vain, with_parameters};
 use crate::agent::Agent;
 use crate::expect::Expected;
 use crate::lab::Lab;
@@ -42,7 +42,7 @@ pub fn by_syn_v6(lab: &mut Lab) -> Result<()> {
 }
 
 fn syns_to(lab: &Lab, address: SocketAddr) -> Result<()> {
-    idle_director()?;
+    director_up()?;
     let listener = Listener::start(address, BACKLOG)?;
     let agent = Agent::start()?;
     let waiting = listener.fill(CLIENT_NETNS)?;
@@ -79,7 +79,7 @@ pub fn by_ack_with_cookies(_lab: &mut Lab) -> Result<()> {
 }
 
 fn acks_to(cookies: &str, address: SocketAddr) -> Result<()> {
-    idle_director()?;
+    director_up()?;
     with_parameters(&[("net/ipv4/tcp_syncookies", cookies, "1")], || {
         play_acks(address)
     })

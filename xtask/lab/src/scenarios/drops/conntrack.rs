@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nfq::{Message, Queue, Verdict};
 
 use super::netfilter::under;
-use super::{LISTENER, busy_director, idle_director, syns_in_vain, with_parameters};
+use super::{LISTENER, director_up, syns_in_vain, with_parameters};
 use crate::agent::Agent;
 use crate::command;
 use crate::director;
@@ -29,7 +29,7 @@ const LIMIT_PARAMETER: &str = "net/netfilter/nf_conntrack_max";
 
 /// The table is full of connections that are in use.
 pub fn full(lab: &mut Lab) -> Result<()> {
-    busy_director()?;
+    director_up()?;
     director::enable_conntrack()?;
     let listener = Listener::start(LISTENER.into(), BACKLOG)?;
     let agent = Agent::start()?;
@@ -59,7 +59,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// A SYN waits on its way in until the client has sent it again: each makes an entry, and only the
 /// first gets it into the table.
 pub fn clash(lab: &mut Lab) -> Result<()> {
-    idle_director()?;
+    director_up()?;
     director::enable_conntrack()?;
     command::line("modprobe nfnetlink_queue")?;
     let listener = Listener::start(LISTENER.into(), BACKLOG)?;

@@ -26,13 +26,9 @@ const LISTENER: SocketAddrV4 = SocketAddrV4::new(CLIENT_GATEWAY, 9_000);
 /// How long a client tries: one SYN sent again (1 s), no second (3 s).
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// IPVS is there and has nothing to do.
-fn idle_director() -> Result<()> {
-    director::load(&[])
-}
-
-/// IPVS has the ordinary service.
-fn busy_director() -> Result<()> {
+/// IPVS has the ordinary service, asked for or not: of a module nobody else uses the agent lets go
+/// for a while, and sees nothing meanwhile.
+fn director_up() -> Result<()> {
     director::load(&[])?;
     director::add_service(Transport::Tcp, &REAL_SERVERS)
 }

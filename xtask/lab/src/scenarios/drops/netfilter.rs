@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{busy_director, syns_in_vain};
+use super::{director_up, syns_in_vain};
 use crate::agent::Agent;
 use crate::command;
 use crate::expect::Expected;
@@ -16,7 +16,7 @@ const FIRST_PORT: u16 = 43_100;
 
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {
-    busy_director()?;
+    director_up()?;
     let agent = Agent::start()?;
     lab.run_all_answered(&Lab::plan(vec![FIRST_PORT]))?;
 

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
-use super::{busy_director, syns_in_vain, with_parameters};
+use super::{director_up, syns_in_vain, with_parameters};
 use crate::agent::Agent;
 use crate::command;
 use crate::expect::Expected;
@@ -20,7 +20,7 @@ const FIRST_PORT: u16 = 43_100;
 
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {
-    busy_director()?;
+    director_up()?;
     let agent = Agent::start()?;
     lab.run_all_answered(&Lab::plan(vec![FIRST_PORT]))?;
 

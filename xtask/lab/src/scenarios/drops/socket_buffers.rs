@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use anyhow::{Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::{LISTENER, idle_director};
+use super::{LISTENER, director_up};
 use crate::agent::Agent;
 use crate::lab::Lab;
 use crate::netns;
@@ -21,7 +21,7 @@ const DROPS: &str = "ipvs_lens_socket_drops_total";
 
 /// Plays the story.
 pub fn run(_lab: &mut Lab) -> Result<()> {
-    idle_director()?;
+    director_up()?;
     let agent = Agent::start()?;
     let before = agent.scrape()?;
     let lazy = UdpSocket::bind(SocketAddr::V4(LISTENER))?;

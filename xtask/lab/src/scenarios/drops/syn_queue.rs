@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{LISTENER, idle_director, syns_in_vain, with_parameters};
+use super::{LISTENER, director_up, syns_in_vain, with_parameters};
 use crate::agent::Agent;
 use crate::expect::Expected;
 use crate::lab::Lab;
@@ -43,7 +43,7 @@ pub fn of_netns(lab: &mut Lab) -> Result<()> {
 }
 
 fn play(lab: &Lab, backlog: i32, parameters: &[(&str, &str, &str)]) -> Result<()> {
-    idle_director()?;
+    director_up()?;
     with_parameters(parameters, || half_open(lab, backlog))
 }
 
