@@ -9,6 +9,7 @@ use crate::agent::Agent;
 use crate::director::{self, Transport};
 use crate::expect::Expected;
 use crate::lab::Lab;
+use crate::service::{Key, ORDINARY, Service};
 use crate::topology::{CLIENT, CLIENT_NETNS, RS1, VIP};
 use crate::{command, netns, netstat, sysctl, wait};
 
@@ -38,8 +39,13 @@ pub fn told(_lab: &mut Lab) -> Result<()> {
     set_mtu(None, &RS1.cable(), ORDINARY_MTU)?;
     // Here the real server's own namespace sends the error, and it is on this kernel too.
     is_told_once(SocketAddr::new(BEHIND.into(), PORT))?;
+    let service = Service {
+        key: Key::Udp(VIP.into()),
+        ..ORDINARY
+    };
     agent.expect(
-        &Expected::none()
+        &Expected::of(service)
+            .decision("scheduled", 1)
             .path_mtu("frag_needed_sent", 3)
             .path_mtu("frag_needed_received", 1),
     )?;
