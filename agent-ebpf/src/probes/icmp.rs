@@ -33,7 +33,7 @@ pub fn il_icmp_k(ctx: ProbeContext) -> u32 {
     0
 }
 
-// match-proto 5.10: void icmp6_send(struct sk_buff *skb, u8 type, u8 code, __u32 info, const struct in6_addr *force_saddr)
+// match-proto 5.10: void icmp6_send(struct sk_buff *skb, u8 type, u8 code, __u32 info, const struct in6_addr *force_saddr, const struct inet6_skb_parm *parm)
 // match-proto 7.2: void icmp6_send(struct sk_buff *skb, u8 type, u8 code, __u32 info, const struct in6_addr *force_saddr, const struct inet6_skb_parm *parm)
 #[kprobe]
 pub fn il_icmp6_k(ctx: ProbeContext) -> u32 {

@@ -23,6 +23,9 @@ struct Argument {
     rest: [u8; KEY_WORDS * size_of::<u64>() - size_of::<TupleKey>()],
 }
 
+// It is on no hook; this tracepoint, whose arguments it does not read, only gives it a type.
+// match-proto 5.10: sys_enter(struct pt_regs *regs, long id)
+// match-proto 7.2: sys_enter(struct pt_regs *regs, long id)
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn il_outcome(ctx: RawTracePointContext) -> i32 {
     let words: [u64; KEY_WORDS] = [

@@ -494,8 +494,10 @@ impl Programs {
     }
 }
 
-/// fexit where the kernel knows the types of every function to hook and does not preempt itself,
-/// kprobes elsewhere; and why.
+/// fexit where the kernel knows the types of every function to hook, kprobes elsewhere; and why.
+///
+/// A kernel that preempts itself may skip a trampoline's program for a client on this node. It may
+/// skip a kprobe's for anybody, whenever the agent reads a map on the same CPU, so fexit it is.
 fn best_way(types: &Types, symbols: &Symbols, preemption: &Preemption) -> (Way, String) {
     let mut of_ipvs = PROBES.iter().filter(|probe| probe.is_required());
     let traceable = of_ipvs.all(|probe| {
@@ -510,17 +512,15 @@ fn best_way(types: &Types, symbols: &Symbols, preemption: &Preemption) -> (Way, 
         return (Way::Kprobe, "the kernel does not know the types".to_owned());
     }
     let told_by = &preemption.told_by;
-    if preemption.preempts {
-        (
-            Way::Kprobe,
-            format!("the kernel preempts itself ({told_by})"),
+    let reason = if preemption.preempts {
+        format!(
+            "the kernel knows the types; it preempts itself ({told_by}), so attempts of clients on \
+             this node may be missed"
         )
     } else {
-        (
-            Way::Fexit,
-            format!("the kernel does not preempt itself ({told_by})"),
-        )
-    }
+        format!("the kernel knows the types and does not preempt itself ({told_by})")
+    };
+    (Way::Fexit, reason)
 }
 
 fn read_symbols() -> Result<Symbols, AttachError> {
