@@ -38,6 +38,10 @@ const UDP_PORTS: Range<u16> = 42_000..42_006;
 const PAUSE: Duration = Duration::from_millis(500);
 /// A datagram is answered at once or never.
 const UDP_LIMIT: Duration = Duration::from_secs(1);
+/// The agent's patience with an outcome. The host watches in time-lapse, where the agent's own 16 s
+/// would make time-outs the last news of an incident that is over; the kernel gives up an address
+/// that nobody has after 3 s in any case.
+const OUTCOME_TIMEOUT_MS: &str = "6000";
 /// Longest wait for the rest of a word.
 const WORD_LIMIT: Duration = Duration::from_secs(10);
 
@@ -92,7 +96,13 @@ pub fn run() -> Result<()> {
             director::add_service(transport, &REAL_SERVERS)?;
         }
         director::enable_conntrack()?;
-        let mut agent = Agent::spawn_with(&["--listen", &format!("0.0.0.0:{}", LISTEN.port())])?;
+        let listen = format!("0.0.0.0:{}", LISTEN.port());
+        let mut agent = Agent::spawn_with(&[
+            "--listen",
+            &listen,
+            "--outcome-timeout-ms",
+            OUTCOME_TIMEOUT_MS,
+        ])?;
         agent.wait_ready()?;
         let control = TcpListener::bind((ADDRESS, CONTROL_PORT))?;
         Results::open().line(READY);

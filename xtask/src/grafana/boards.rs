@@ -14,6 +14,15 @@ const fn always(expr: &'static str, legend: &'static str) -> Query {
     }
 }
 
+/// A query that may have none even then.
+const fn sometimes(expr: &'static str, legend: &'static str, why: &'static str) -> Query {
+    Query {
+        expr,
+        legend,
+        may_be_empty: Some(why),
+    }
+}
+
 /// Of a panel as wide as the dashboard.
 const FULL: u32 = 24;
 /// Two beside each other.
@@ -67,6 +76,17 @@ const OVERVIEW: Board = Board {
                     width: QUARTER,
                     queries: &[always(
                         "sum(rate(ipvs_lens_stale_connections_total{<node>}[$__rate_interval]))",
+                        "",
+                    )],
+                },
+                Panel {
+                    title: "Stale connections that fail",
+                    description: "Those of them that were refused, found no route or timed out. Should be 0.",
+                    kind: Kind::Stat,
+                    unit: "cps",
+                    width: QUARTER,
+                    queries: &[always(
+                        "sum(rate(ipvs_lens_stale_outcomes_total{<node>,outcome!=\"answered\"}[$__rate_interval]))",
                         "",
                     )],
                 },
@@ -236,6 +256,45 @@ const SERVICE: Board = Board {
                         "{{remote_address}}:{{remote_port}} {{cause}}",
                     )],
                 },
+                Panel {
+                    title: "What became of stale connections",
+                    description: "Answered: the client did not notice yet. The others failed, and the client did.",
+                    kind: Kind::Areas,
+                    unit: "cps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (outcome) (rate(ipvs_lens_stale_outcomes_total{<service>}[$__rate_interval]))",
+                        "{{outcome}}",
+                    )],
+                },
+                Panel {
+                    title: "How long stale connections took",
+                    description: "Until the outcome was known, median and 99th percentile by outcome. A timeout takes as long as the client waits.",
+                    kind: Kind::Lines,
+                    unit: "s",
+                    width: HALF,
+                    queries: &[
+                        always(
+                            "histogram_quantile(0.5, sum by (outcome, le) (rate(ipvs_lens_stale_outcome_seconds_bucket{<service>}[$__rate_interval])))",
+                            "{{outcome}} median",
+                        ),
+                        always(
+                            "histogram_quantile(0.99, sum by (outcome, le) (rate(ipvs_lens_stale_outcome_seconds_bucket{<service>}[$__rate_interval])))",
+                            "{{outcome}} 99 %",
+                        ),
+                    ],
+                },
+                Panel {
+                    title: "Datagrams to stale real servers",
+                    description: "UDP flows follow their entry for as long as they send. Should be 0.",
+                    kind: Kind::Lines,
+                    unit: "pps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (remote_address, remote_port) (rate(ipvs_lens_stale_datagrams_total{<service>}[$__rate_interval]))",
+                        "{{remote_address}}:{{remote_port}}",
+                    )],
+                },
             ],
         },
         Row {
@@ -272,6 +331,17 @@ const SERVICE: Board = Board {
                     queries: &[always(
                         "sum by (cause) (rate(ipvs_lens_connect_delay_seconds_count{<service>}[$__rate_interval]))",
                         "{{cause}}",
+                    )],
+                },
+                Panel {
+                    title: "SYN retransmits, by where the SYN was lost",
+                    description: "Elsewhere exonerates this node: the SYN left it, or never came.",
+                    kind: Kind::Areas,
+                    unit: "pps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (lost) (rate(ipvs_lens_syn_retransmits_total{<service>}[$__rate_interval]))",
+                        "{{lost}}",
                     )],
                 },
             ],
@@ -402,6 +472,28 @@ const REAL_SERVER: Board = Board {
                     "{{remote_address}}:{{remote_port}}",
                 )],
             },
+            Panel {
+                title: "Stale datagrams",
+                description: "UDP datagrams sent to it, or dropped because it was removed.",
+                kind: Kind::Lines,
+                unit: "pps",
+                width: HALF,
+                queries: &[always(
+                    "sum by (remote_address, remote_port) (rate(ipvs_lens_stale_datagrams_total{<real_server>}[$__rate_interval]))",
+                    "{{remote_address}}:{{remote_port}}",
+                )],
+            },
+            Panel {
+                title: "Stale UDP flows that begin",
+                description: "Clients whose first datagram followed an old entry.",
+                kind: Kind::Lines,
+                unit: "cps",
+                width: HALF,
+                queries: &[always(
+                    "sum by (remote_address, remote_port) (rate(ipvs_lens_stale_flows_total{<real_server>}[$__rate_interval]))",
+                    "{{remote_address}}:{{remote_port}}",
+                )],
+            },
         ],
     }],
 };
@@ -441,17 +533,98 @@ const NODE: Board = Board {
         },
         Row {
             title: "Where packets die",
-            panels: &[Panel {
-                title: "SYNs that die, by cause",
-                description: "All of the node, those of no virtual service too.",
-                kind: Kind::Areas,
-                unit: "pps",
-                width: HALF,
-                queries: &[always(
-                    "sum by (cause) (rate(ipvs_lens_syn_drops_total{<node>}[$__rate_interval]))",
-                    "{{cause}}",
-                )],
-            }],
+            panels: &[
+                Panel {
+                    title: "SYNs that die, by cause",
+                    description: "All of the node, those of no virtual service too.",
+                    kind: Kind::Areas,
+                    unit: "pps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (cause) (rate(ipvs_lens_syn_drops_total{<node>}[$__rate_interval]))",
+                        "{{cause}}",
+                    )],
+                },
+                Panel {
+                    title: "Full queues of listeners",
+                    description: "Packets of handshakes dropped because a program accepts too slowly (accept_queue_full) or too many connections are half open (syn_queue_full). Who sent the last packet (ack) believes to be connected.",
+                    kind: Kind::Lines,
+                    unit: "pps",
+                    width: HALF,
+                    queries: &[sometimes(
+                        "sum by (local_address, local_port, cause, packet) (rate(ipvs_lens_listen_drops_total{<node>}[$__rate_interval]))",
+                        "{{local_address}}:{{local_port}} {{cause}} {{packet}}",
+                        "no listener has dropped anything",
+                    )],
+                },
+                Panel {
+                    title: "Conntrack table in use",
+                    description: "At 100 % the first packet of every new connection is dropped.",
+                    kind: Kind::Lines,
+                    unit: "percentunit",
+                    width: HALF,
+                    queries: &[always(
+                        "max by (instance, netns) (ipvs_lens_conntrack_entries{<node>} / (ipvs_lens_conntrack_entries_limit{<node>} > 0))",
+                        "{{instance}} {{netns}}",
+                    )],
+                },
+                Panel {
+                    title: "Conntrack clashes",
+                    description: "Packets dropped because their connection could not be inserted.",
+                    kind: Kind::Lines,
+                    unit: "pps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (instance) (rate(ipvs_lens_conntrack_insert_failed_total{<node>}[$__rate_interval]))",
+                        "{{instance}}",
+                    )],
+                },
+                Panel {
+                    title: "Connects that fail on this node",
+                    description: "Because no source port is free.",
+                    kind: Kind::Lines,
+                    unit: "cps",
+                    width: HALF,
+                    queries: &[sometimes(
+                        "sum by (remote_address, remote_port, cause) (rate(ipvs_lens_connect_failures_total{<node>}[$__rate_interval]))",
+                        "{{remote_address}}:{{remote_port}} {{cause}}",
+                        "no connect has failed",
+                    )],
+                },
+                Panel {
+                    title: "Listeners in the port range",
+                    description: "Listeners that take ports away from outgoing connections.",
+                    kind: Kind::Lines,
+                    unit: "short",
+                    width: HALF,
+                    queries: &[always(
+                        "max by (instance, netns) (ipvs_lens_listeners_in_port_range{<node>})",
+                        "{{instance}} {{netns}}",
+                    )],
+                },
+                Panel {
+                    title: "Drops for want of memory",
+                    description: "Packets dropped because TCP or UDP has no memory for them, or a receive buffer is full.",
+                    kind: Kind::Lines,
+                    unit: "pps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (cause) (rate(ipvs_lens_socket_drops_total{<node>}[$__rate_interval]))",
+                        "{{cause}}",
+                    )],
+                },
+                Panel {
+                    title: "Path MTU",
+                    description: "Packets too big for a link: told to the sender, heard from others, or suspected to be lost without a word.",
+                    kind: Kind::Lines,
+                    unit: "pps",
+                    width: HALF,
+                    queries: &[always(
+                        "sum by (event) (rate(ipvs_lens_path_mtu_total{<node>}[$__rate_interval]))",
+                        "{{event}}",
+                    )],
+                },
+            ],
         },
         Row {
             title: "The agent",

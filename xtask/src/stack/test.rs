@@ -29,24 +29,52 @@ const DATA_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the pager must hear, and nothing else: the alert, and labels that name service and real
 /// server.
-const PAGES: &[(&str, &[(&str, &str)])] = &[(
-    "IPVSStaleConnections",
-    &[
-        ("cluster", "demo"),
-        ("instance", "director"),
-        ("proto", "TCP"),
-        ("local_address", "10.96.0.10"),
-        ("local_port", "80"),
-        ("remote_address", "10.1.1.2"),
-        ("remote_port", "8080"),
-    ],
-)];
+const PAGES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "IPVSStaleConnections",
+        &[
+            ("cluster", "demo"),
+            ("instance", "director"),
+            ("proto", "TCP"),
+            ("local_address", "10.96.0.10"),
+            ("local_port", "80"),
+            ("remote_address", "10.1.1.2"),
+            ("remote_port", "8080"),
+        ],
+    ),
+    (
+        "IPVSUDPBlackHole",
+        &[
+            ("cluster", "demo"),
+            ("instance", "director"),
+            ("proto", "UDP"),
+            ("local_address", "10.96.0.10"),
+            ("local_port", "80"),
+            ("remote_address", "10.1.1.2"),
+            ("remote_port", "8080"),
+        ],
+    ),
+];
+
+/// An alert that fires in the incident and must not page: another page's consequence.
+const SILENCED: &str =
+    "ALERTS{alertname=\"IPVSStaleConnectionsFail\",alertstate=\"firing\",severity=\"critical\"}";
 
 /// Series that rules read and that this incident does not have, and why.
-const ABSENT: &[(&str, &str)] = &[(
-    "ipvs_lens_web_config_last_reload_successful",
-    "the agent is started without a web configuration",
-)];
+const ABSENT: &[(&str, &str)] = &[
+    (
+        "ipvs_lens_web_config_last_reload_successful",
+        "the agent is started without a web configuration",
+    ),
+    (
+        "ipvs_lens_listen_drops_total",
+        "no listener is overrun in the incident",
+    ),
+    (
+        "ipvs_lens_connect_failures_total",
+        "no client runs out of ports in the incident",
+    ),
+];
 
 /// A Prometheus with its Alertmanager, and the name of its paths at the webhook.
 struct Watcher {
@@ -228,11 +256,13 @@ fn names<'a>(notices: &'a [Notice], watcher: &str) -> BTreeSet<(&'a str, &'a str
         .collect()
 }
 
+/// An alert that was silent all along may be told as resolved, when it ends together with the one
+/// that silenced it: they are a group.
 fn no_other_page(notices: &[Notice], watcher: &str) -> Result<()> {
     let wanted: BTreeSet<_> = PAGES.iter().map(|(alert, _)| *alert).collect();
     let heard: BTreeSet<_> = notices
         .iter()
-        .filter(|notice| notice.path == pager(watcher))
+        .filter(|notice| notice.path == pager(watcher) && notice.alert.status == "firing")
         .map(|notice| notice.alert.label("alertname"))
         .collect();
     ensure!(
@@ -279,6 +309,10 @@ fn data(rules: &RuleFile, watchers: &[Watcher], oldest_native: &Prometheus, scor
             let result = non_empty(&watcher.prometheus, series);
             score.take(&format!("{name}: rules: {series}"), &result);
         }
+        score.take(
+            &format!("{name}: connections fail, and the page for why stands for it"),
+            &non_empty(&watcher.prometheus, SILENCED),
+        );
         score.take(
             &format!("{name}: every rule evaluates"),
             &rules_evaluate(&watcher.prometheus, rules),
