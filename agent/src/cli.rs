@@ -69,6 +69,9 @@ pub struct ObserveArgs {
     /// Seconds between two readings of the IPVS table, 1 to 300; more where a reading is dear [env: IPVS_LENS_TABLE_INTERVAL_S] [default: 5]
     #[arg(long, value_name = "S")]
     pub table_interval_s: Option<String>,
+    /// Seconds a real server may have weight 0 and no connection before that is a finding, 1 to 86400 [env: IPVS_LENS_FORGOTTEN_AFTER_S] [default: 300]
+    #[arg(long, value_name = "S")]
+    pub forgotten_after_s: Option<String>,
     /// Silence after which a stale attempt has timed out [env: IPVS_LENS_OUTCOME_TIMEOUT_MS]
     /// [default: 16000]
     #[arg(long, value_name = "MS")]
@@ -228,6 +231,7 @@ fn observed<'a>(args: &'a ObserveArgs, own: Vec<Option_<'a>>) -> Vec<Option_<'a>
         ("events", &args.events),
         ("btf", &args.btf),
         ("table_interval_s", &args.table_interval_s),
+        ("forgotten_after_s", &args.forgotten_after_s),
         ("outcome_timeout_ms", &args.outcome_timeout_ms),
     ];
     own.into_iter().chain(common).collect()

@@ -21,16 +21,7 @@ impl MonoNs {
     /// The clock now.
     #[must_use]
     pub fn now() -> Self {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: the pointer is to a live, writable `timespec`, and CLOCK_MONOTONIC exists on
-        // every Linux, so the call cannot fail and writes both fields.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
-        Self(seconds * NS_PER_SECOND + nanoseconds)
+        Self(read(libc::CLOCK_MONOTONIC))
     }
 
     /// Time since `earlier`; zero when `earlier` is not earlier.
@@ -38,6 +29,26 @@ impl MonoNs {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+}
+
+/// Time the calling thread has had a CPU so far, in the kernel too.
+#[must_use]
+pub fn thread_time() -> Duration {
+    Duration::from_nanos(read(libc::CLOCK_THREAD_CPUTIME_ID))
+}
+
+/// A clock of this kernel in nanoseconds.
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a live, writable `timespec`, and both clocks asked for exist on
+    // every Linux, so the call cannot fail and writes both fields.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds * NS_PER_SECOND + nanoseconds
 }
 
 impl Add<Duration> for MonoNs {

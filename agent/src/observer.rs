@@ -81,13 +81,14 @@ impl<S: Sink> Observer<S> {
     /// Nothing seen yet.
     pub fn new(
         correlator: Correlator,
+        tables: Tables,
         metrics: Arc<Metrics>,
         status: SharedStatus,
         sink: S,
     ) -> Self {
         Self {
             correlator,
-            tables: Tables::default(),
+            tables,
             metrics,
             status,
             sink,
@@ -201,6 +202,7 @@ impl<S: Sink> Observer<S> {
             match reading {
                 Reading::Table(snapshot) => self.tables.handle_snapshot(snapshot),
                 Reading::Gone(netns) => self.tables.handle_gone(netns),
+                Reading::Attempts { attempts, look } => self.tables.handle_attempts(attempts, look),
                 Reading::Failed { netns, reason } => {
                     if self.tables.failed().get(&netns) != Some(&reason) {
                         log::warn!("the IPVS table of namespace {netns} cannot be read: {reason}");
@@ -212,6 +214,9 @@ impl<S: Sink> Observer<S> {
                         table.watch(NetnsId(key.service.netns));
                     }
                     self.tables.handle_counts(at, &counts);
+                    if let Some(look) = self.tables.look(at) {
+                        table.look_for(look);
+                    }
                 }
             }
         }

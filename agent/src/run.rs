@@ -45,7 +45,7 @@ use crate::probes::counters::{Carried, Counters};
 use crate::probes::module::{self, LastUser, Loading};
 use crate::probes::table::{IPVS_MODULE, PROBES, Way};
 use crate::settings::{Attach, Emit, Format, Settings};
-use crate::source::table::{NETNS_MAX, TableSource};
+use crate::source::table::{Held, NETNS_MAX, TableSource};
 use crate::status::{ProbeState, ProbeStatus, SharedStatus, State, Status};
 use crate::table::conclusion::Conclusion;
 use crate::table::draining::DRAINING_MAX;
@@ -235,6 +235,7 @@ impl<'a> Agent<'a> {
         let correlator = Correlator::new(self.settings.emit == Emit::All);
         let mut observer = Observer::new(
             correlator,
+            Tables::new(self.settings.forgotten_after),
             Arc::clone(&self.metrics),
             self.status.clone(),
             sink,
@@ -307,7 +308,7 @@ impl<'a> Agent<'a> {
     /// Starts to read the IPVS tables; only with the programs attached, so that the kernel is not
     /// asked about a module that has gone.
     fn tables(&self, counters: &Arc<Counters>) -> Option<TableSource> {
-        let counts: Arc<dyn CountSource> = Arc::clone(counters) as _;
+        let counts: Arc<dyn Held> = Arc::clone(counters) as _;
         TableSource::start(self.settings.table_interval, counts)
             .inspect_err(|error| log::warn!("the IPVS tables cannot be read: {error}"))
             .ok()
@@ -341,7 +342,7 @@ impl<'a> Agent<'a> {
             status.state = State::Armed;
             status.reason = None;
             status.probes = probes;
-            status.types = programs.types_origin();
+            status.types = programs.types_origin().to_owned();
             status.attachment = programs.attachment();
             status.layout = layout_by_name(programs.layout()).collect();
             status.absent = absent_fields(programs.layout()).collect();

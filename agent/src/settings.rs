@@ -33,6 +33,7 @@ pub const KEYS: &[&str] = &[
     "outcome_timeout_ms",
     "format",
     "table_interval_s",
+    "forgotten_after_s",
     "real_servers",
     "facts",
     "save_facts",
@@ -112,6 +113,8 @@ pub struct Settings {
     pub format: Format,
     /// Time between two readings of the IPVS table, if they are cheap.
     pub table_interval: Duration,
+    /// How long weight 0 without a connection is no finding.
+    pub forgotten_after: Duration,
     /// Which real servers have series of their own.
     pub real_servers: RealServers,
     /// Saved facts to judge.
@@ -241,6 +244,12 @@ impl Settings {
             )?,
             format: values.checked("format", "text or json", "text", format)?,
             table_interval: values.checked("table_interval_s", "1 to 300", "5", table_interval)?,
+            forgotten_after: values.checked(
+                "forgotten_after_s",
+                "1 to 86400",
+                "300",
+                forgotten_after,
+            )?,
             real_servers: values.checked(
                 "real_servers",
                 "all, abnormal or none",
@@ -268,6 +277,14 @@ fn period(text: &str) -> Option<Duration> {
 fn table_interval(text: &str) -> Option<Duration> {
     let seconds: u64 = text.parse().ok()?;
     (1..=300)
+        .contains(&seconds)
+        .then_some(Duration::from_secs(seconds))
+}
+
+/// Five minutes by default, see [`crate::table::draining::FORGOTTEN_AFTER`].
+fn forgotten_after(text: &str) -> Option<Duration> {
+    let seconds: u64 = text.parse().ok()?;
+    (1..=86_400)
         .contains(&seconds)
         .then_some(Duration::from_secs(seconds))
 }
@@ -443,6 +460,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::table::draining::FORGOTTEN_AFTER;
 
     #[derive(Default)]
     struct Fake {
@@ -501,6 +519,7 @@ mod tests {
             outcome_timeout: Duration::from_secs(16),
             format: Format::Text,
             table_interval: Duration::from_secs(5),
+            forgotten_after: FORGOTTEN_AFTER,
             real_servers: RealServers::Abnormal,
             facts: None,
             save_facts: None,

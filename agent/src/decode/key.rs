@@ -53,7 +53,11 @@ pub fn real_server(key: &RealServerKey) -> Result<Option<RealServer>, Malformed>
     socket("real server", key.family, &key.addr, key.port).map(|s| Some(RealServer(s)))
 }
 
-pub(super) fn tuple(key: &TupleKey) -> Result<Tuple, Malformed> {
+/// Decodes who asked whom.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn tuple(key: &TupleKey) -> Result<Tuple, Malformed> {
     zeros("padding of the tuple", &key.pad)?;
     Ok(Tuple {
         client: socket("client", key.family, &key.client_addr, key.client_port)?,

@@ -19,7 +19,7 @@ use agent_common::verdict::{Decision, DropCause, Outcome, StaleCause, UnknownNum
 use zerocopy::FromBytes;
 
 pub use error::{Malformed, Reason};
-pub use key::{real_server, service};
+pub use key::{real_server, service, tuple};
 pub use node::{NodeCount, node_count};
 
 use crate::clock::MonoNs;
@@ -85,7 +85,7 @@ fn payload<T: FromBytes>(
 
 fn attempt(record: &AttemptRecord) -> Result<AttemptDecided, Malformed> {
     zeros("padding of the attempt record", &record.pad)?;
-    let tuple = key::tuple(&record.tuple)?;
+    let tuple = tuple(&record.tuple)?;
     Ok(AttemptDecided {
         at: MonoNs(record.header.ktime_ns),
         attempt: AttemptId {
@@ -110,7 +110,7 @@ fn syn_drop(record: &SynDropRecord) -> Result<SynDropped, Malformed> {
     Ok(SynDropped {
         at: MonoNs(record.header.ktime_ns),
         attempt: AttemptId {
-            tuple: key::tuple(&record.tuple)?,
+            tuple: tuple(&record.tuple)?,
             isn: record.isn,
         },
         cause: drop_cause("cause of the SYN drop", record.cause)?,
@@ -199,7 +199,7 @@ fn outcome(record: &OutcomeRecord) -> Result<OutcomeSeen, Malformed> {
     Ok(OutcomeSeen {
         at: MonoNs(record.header.ktime_ns),
         attempt: AttemptId {
-            tuple: key::tuple(&record.tuple)?,
+            tuple: tuple(&record.tuple)?,
             isn: record.isn,
         },
         since: MonoNs(record.since_ns),
@@ -217,7 +217,7 @@ fn datagrams(record: &DatagramRecord) -> Result<StaleDatagrams, Malformed> {
     zeros("padding of the datagram record", &record.pad)?;
     Ok(StaleDatagrams {
         at: MonoNs(record.header.ktime_ns),
-        tuple: key::tuple(&record.tuple)?,
+        tuple: tuple(&record.tuple)?,
         since: MonoNs(record.since_ns),
         datagrams: record.datagrams,
         service: service(&record.service)?,

@@ -162,7 +162,9 @@ pub struct Programs {
     /// Taken once detached: the kernel lets go of what this held.
     ebpf: Option<Ebpf>,
     object: TracingObject,
-    types: Types,
+    /// Let go of once attached: those of a kernel are tens of megabytes.
+    types: Option<Types>,
+    types_origin: String,
     layout: KernelLayout,
     symbols: Symbols,
     way: Way,
@@ -237,6 +239,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let counts = typed(take(&mut ebpf, "COUNTS")?, "COUNTS")?;
     let node_counts = typed(take(&mut ebpf, "NODE_COUNTS")?, "NODE_COUNTS")?;
     let stats = typed(take(&mut ebpf, "STATS")?, "STATS")?;
+    let attempts = typed(take(&mut ebpf, "ATTEMPTS")?, "ATTEMPTS")?;
     let events = stream.open(take(&mut ebpf, "EVENTS")?)?;
     let armed = typed(take(&mut ebpf, "ARMED")?, "ARMED")?;
     let outcomes = Outcomes::new(typed(take(&mut ebpf, "FOLLOWED")?, "FOLLOWED")?);
@@ -245,7 +248,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     } else {
         None
     };
-    let counters = Arc::new(Counters::new(carried, counts, node_counts, stats));
+    let counters = Arc::new(Counters::new(carried, counts, node_counts, stats, attempts));
     let (way, way_reason) = match wanted.attach {
         Attach::Only(way) => (way, "as asked".to_owned()),
         Attach::Auto => best_way(&types, &symbols, &wanted.preemption),
@@ -253,7 +256,8 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let programs = Programs {
         ebpf: Some(ebpf),
         object,
-        types,
+        types_origin: types.origin(),
+        types: Some(types),
         layout,
         symbols,
         way,
@@ -288,8 +292,8 @@ impl Programs {
     }
 
     /// Where the types of the module came from, for people.
-    pub fn types_origin(&self) -> String {
-        self.types.origin()
+    pub fn types_origin(&self) -> &str {
+        &self.types_origin
     }
 
     /// Probes that could not be attached and are not needed to observe IPVS, with the reason.
@@ -303,6 +307,7 @@ impl Programs {
     /// The first probe of IPVS that cannot be attached; none is attached then.
     pub fn attach(&mut self) -> Result<(), AttachError> {
         let attached = self.attach_all();
+        self.types = None;
         match attached {
             Ok(()) => self.arm(1),
             Err(_) => self.detach(),
@@ -377,8 +382,10 @@ impl Programs {
             (Hook::RawTracepoint(tracepoint) | Hook::OptionalTracepoint(tracepoint), _) => {
                 self.attach_tracepoint(probe, tracepoint)
             }
-            (Hook::IpvsReturn(_), Way::Fexit) => self.attach_fexit(probe, functions),
-            (Hook::IpvsReturn(_), Way::Kprobe) => {
+            (Hook::IpvsReturn(_) | Hook::TableReturn(_), Way::Fexit) => {
+                self.attach_fexit(probe, functions)
+            }
+            (Hook::IpvsReturn(_) | Hook::TableReturn(_), Way::Kprobe) => {
                 self.attach_kprobes(probe, Moment::Both, functions)
             }
             (Hook::Function(moment, function), _) => {
@@ -402,6 +409,11 @@ impl Programs {
         }
     }
 
+    fn types(&self) -> Result<&Types, AttachError> {
+        let attached_before = AttachError::Missing("types for a second attachment");
+        self.types.as_ref().ok_or(attached_before)
+    }
+
     fn functions(&self, probe: &Probe) -> Result<&'static [&'static str], AttachError> {
         probe
             .functions(|function| self.symbols.has(function))
@@ -420,7 +432,7 @@ impl Programs {
         };
         let module = ModuleTypes::find(IPVS_MODULE).map_err(failed)?;
         for function in functions {
-            let id = self.types.function_id(function)?;
+            let id = self.types()?.function_id(function)?;
             let link = self
                 .object
                 .attach(probe.program, Some(&module), id)
@@ -431,7 +443,7 @@ impl Programs {
     }
 
     fn attach_kernel_return(&self, probe: &Probe, function: &str) -> Result<(), AttachError> {
-        let id = self.types.kernel_function(function)?.id;
+        let id = self.types()?.kernel_function(function)?.id;
         let link = self.object.attach(probe.program, None, id);
         let link = link.map_err(|source| AttachError::Fexit {
             probe: probe.name,

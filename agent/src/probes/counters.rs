@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use agent_common::attempt::{ATTEMPTS_MAX, Attempt};
 use agent_common::count::CountKey;
+use agent_common::key::TupleKey;
 use agent_common::node::NodeCountKey;
 use agent_common::stat::Stat;
 use aya::Pod;
-use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap};
 
 use super::fexit::FexitLink;
+use crate::clock::MonoNs;
 use crate::outputs::metrics::{CountSource, SourceError};
+use crate::source::table::Held;
 
 /// Totals of sessions that are over; a counter that users see never goes back.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +31,7 @@ pub struct Counters {
     counts: PerCpuHashMap<MapData, CountKey, u64>,
     node_counts: PerCpuHashMap<MapData, NodeCountKey, u64>,
     stats: PerCpuArray<MapData, u64>,
+    attempts: HashMap<MapData, TupleKey, Attempt>,
     skipped: Mutex<Skipped>,
 }
 
@@ -55,12 +60,14 @@ impl Counters {
         counts: PerCpuHashMap<MapData, CountKey, u64>,
         node_counts: PerCpuHashMap<MapData, NodeCountKey, u64>,
         stats: PerCpuArray<MapData, u64>,
+        attempts: HashMap<MapData, TupleKey, Attempt>,
     ) -> Self {
         Self {
             carried,
             counts,
             node_counts,
             stats,
+            attempts,
             skipped: Mutex::default(),
         }
     }
@@ -129,6 +136,21 @@ impl CountSource for Counters {
 
     fn recursion_misses(&self) -> u64 {
         self.carried.recursion_misses + self.skipped().total()
+    }
+}
+
+impl Held for Counters {
+    /// Two system calls per attempt.
+    fn attempts(&self, since: MonoNs) -> Result<Vec<TupleKey>, SourceError> {
+        let mut tuples = Vec::new();
+        // The kernel begins anew when the key it shall go on from has just made room.
+        for entry in self.attempts.iter().take(ATTEMPTS_MAX as usize) {
+            let (tuple, attempt) = entry?;
+            if attempt.first_seen_ns >= since.0 {
+                tuples.push(tuple);
+            }
+        }
+        Ok(tuples)
     }
 }
 

@@ -6,6 +6,9 @@ pub enum Hook {
     /// Return of a function of the `ip_vs` module. Kernels split the work differently, so there
     /// are alternatives; the first of which a kernel has every function is hooked, all of it.
     IpvsReturn(&'static [&'static [&'static str]]),
+    /// The same of one function that changes the table. Not needed to observe connections: without
+    /// it, the next reading of the table tells, later and less exactly.
+    TableReturn(&'static [&'static [&'static str]]),
     /// A tracepoint, with its raw arguments.
     RawTracepoint(&'static str),
     /// A function by kprobes. Not needed to observe IPVS: where it cannot be
@@ -84,7 +87,7 @@ impl Probe {
     /// The functions it can hang on, for people.
     pub fn wanted(&self) -> String {
         match self.hook {
-            Hook::IpvsReturn(alternatives) => {
+            Hook::IpvsReturn(alternatives) | Hook::TableReturn(alternatives) => {
                 let each: Vec<String> = alternatives.iter().map(|all| all.join(" and ")).collect();
                 each.join(", or ")
             }
@@ -98,7 +101,7 @@ impl Probe {
     /// The functions this kernel has for it; empty for a tracepoint, `None` when it has none.
     pub fn functions(&self, has: impl Fn(&str) -> bool) -> Option<&'static [&'static str]> {
         match self.hook {
-            Hook::IpvsReturn(alternatives) => alternatives
+            Hook::IpvsReturn(alternatives) | Hook::TableReturn(alternatives) => alternatives
                 .iter()
                 .find(|functions| functions.iter().all(|function| has(function)))
                 .copied(),
@@ -112,7 +115,7 @@ impl Probe {
     /// The word for how it hangs, as `via` labels it.
     pub const fn via(&self, way: Way) -> &'static str {
         match self.hook {
-            Hook::IpvsReturn(_) => way.word(),
+            Hook::IpvsReturn(_) | Hook::TableReturn(_) => way.word(),
             Hook::RawTracepoint(_) | Hook::OptionalTracepoint(_) => "tracepoint",
             Hook::Function(..) => "kprobe",
             Hook::KernelReturn(_) => Way::Fexit.word(),
@@ -126,7 +129,7 @@ pub const IPVS_MODULE: &str = "ip_vs";
 /// Every function any kernel may have for any probe.
 pub fn all_functions() -> impl Iterator<Item = &'static str> {
     PROBES.iter().flat_map(|probe| match probe.hook {
-        Hook::IpvsReturn(alternatives) => alternatives.concat(),
+        Hook::IpvsReturn(alternatives) | Hook::TableReturn(alternatives) => alternatives.concat(),
         Hook::RawTracepoint(_) | Hook::OptionalTracepoint(_) => Vec::new(),
         Hook::Function(_, function) | Hook::KernelReturn(function) => vec![function],
     })
@@ -181,15 +184,15 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "weight",
         program: "il_weight",
-        hook: Hook::IpvsReturn(&[&["__ip_vs_update_dest"]]),
-        finds: "when the weight of a real server was set",
+        hook: Hook::TableReturn(&[&["__ip_vs_update_dest"]]),
+        finds: "exactly when the weight of a real server was set",
         needs: &[],
     },
     Probe {
         name: "removal",
         program: "il_removal",
-        hook: Hook::IpvsReturn(&[&["__ip_vs_del_dest"]]),
-        finds: "when a real server was removed",
+        hook: Hook::TableReturn(&[&["__ip_vs_del_dest"]]),
+        finds: "exactly when a real server was removed",
         needs: &[],
     },
     Probe {
@@ -335,6 +338,16 @@ mod tests {
         let old = verdict.functions(|function| function != "ip_vs_in_hook");
         assert_eq!(old.map(<[_]>::len), Some(4));
         assert_eq!(verdict.functions(|function| function.ends_with('4')), None);
+    }
+
+    #[test]
+    fn connections_are_observed_without_live_changes_of_the_table() {
+        let optional = |name| {
+            let probe = PROBES.iter().find(|probe| probe.name == name);
+            probe.is_some_and(|probe| !probe.is_required())
+        };
+        assert!(optional("weight") && optional("removal"));
+        assert!(!optional("lookup") && !optional("verdict"));
     }
 
     #[test]

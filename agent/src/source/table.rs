@@ -10,22 +10,24 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use agent_common::count::CountKey;
+use agent_common::key::TupleKey;
 
 use super::netlink::{self, ReadError};
 use super::netns::{self, VisitError};
-use crate::clock::MonoNs;
+use crate::clock::{MonoNs, thread_time};
 use crate::event::NetnsId;
-use crate::outputs::metrics::CountSource;
+use crate::outputs::metrics::{CountSource, SourceError};
 use crate::probes::module;
 use crate::table::Snapshot;
+use crate::table::near::Look;
 use crate::table::pace::Pace;
 
 /// Network namespaces watched at once: Docker Swarm makes one per ingress and per network of
 /// services, a Kubernetes node has one.
 pub const NETNS_MAX: usize = 64;
 
-/// Readings that wait to be taken: one for each namespace, and the counters.
-const READINGS_MAX: usize = NETNS_MAX + 1;
+/// Readings that wait to be taken: one for each namespace, the counters, and attempts.
+const READINGS_MAX: usize = NETNS_MAX + 2;
 
 /// What one reading brought.
 #[derive(Debug)]
@@ -38,6 +40,13 @@ pub enum Reading {
         at: MonoNs,
         /// Every counter.
         counts: Vec<(CountKey, u64)>,
+    },
+    /// The attempts that were looked for.
+    Attempts {
+        /// Each with the tuple it came with.
+        attempts: Vec<TupleKey>,
+        /// What they were looked for by.
+        look: Look,
     },
     /// The namespace is gone, or nobody can be asked about it any more.
     Gone(NetnsId),
@@ -57,6 +66,18 @@ enum Order {
     Watch(NetnsId),
     /// Read now: something has changed.
     ReadNow,
+    /// Read attempts too, the next time.
+    LookFor(Look),
+}
+
+/// What the kernel programs hold, readable from any thread.
+pub trait Held: CountSource {
+    /// The tuples of attempts begun at or after `since`, as far as the kernel remembers; some
+    /// twice, where its table changed meanwhile.
+    ///
+    /// # Errors
+    /// Why the kernel's map could not be read.
+    fn attempts(&self, since: MonoNs) -> Result<Vec<TupleKey>, SourceError>;
 }
 
 /// The reading thread; it ends when this is dropped.
@@ -73,7 +94,7 @@ impl TableSource {
     ///
     /// # Errors
     /// The thread cannot be started, or /proc cannot be read.
-    pub fn start(interval: Duration, counters: Arc<dyn CountSource>) -> io::Result<Self> {
+    pub fn start(interval: Duration, counters: Arc<dyn Held>) -> io::Result<Self> {
         let own = netns::own()?;
         let (orders, listen) = channel();
         let (tell, readings) = sync_channel(READINGS_MAX);
@@ -81,6 +102,7 @@ impl TableSource {
             pace: Pace::new(interval),
             watched: BTreeSet::from([own]),
             counters,
+            look: None,
             tell,
         };
         let thread = thread::Builder::new()
@@ -109,6 +131,11 @@ impl TableSource {
     /// Reads at once, unless that would cost more than reading may.
     pub fn read_now(&self) {
         self.order(Order::ReadNow);
+    }
+
+    /// Reads attempts too, the next time.
+    pub fn look_for(&self, look: Look) {
+        self.order(Order::LookFor(look));
     }
 
     /// The next reading that waits.
@@ -143,7 +170,9 @@ impl Drop for TableSource {
 
 struct Reader {
     pace: Pace,
-    counters: Arc<dyn CountSource>,
+    counters: Arc<dyn Held>,
+    /// What attempts are looked for by, the next time.
+    look: Option<Look>,
     watched: BTreeSet<NetnsId>,
     tell: SyncSender<Reading>,
 }
@@ -153,6 +182,7 @@ impl Reader {
         let mut due = MonoNs::now();
         loop {
             match orders.recv_timeout(due.since(MonoNs::now())) {
+                Ok(Order::LookFor(look)) => self.look = Some(look),
                 Ok(order) => {
                     if let Order::Watch(netns) = order {
                         self.watched.insert(netns);
@@ -173,7 +203,7 @@ impl Reader {
 
     /// Reads every namespace and the counters; `false` when this thread is of no more use.
     fn read_all(&mut self) -> bool {
-        let began = MonoNs::now();
+        let began = thread_time();
         for netns in self.watched.clone() {
             // Asking a kernel without ip_vs would load it.
             if module::loading().is_none() {
@@ -195,7 +225,13 @@ impl Reader {
             Ok(counts) => self.tell(Reading::Counts { at, counts }),
             Err(error) => log::debug!("the kernel's counters cannot be read: {error}"),
         }
-        self.pace.took(MonoNs::now().since(began));
+        if let Some(look) = self.look.take() {
+            match self.counters.attempts(at - look.window) {
+                Ok(attempts) => self.tell(Reading::Attempts { attempts, look }),
+                Err(error) => log::debug!("the kernel's attempts cannot be read: {error}"),
+            }
+        }
+        self.pace.took(thread_time().saturating_sub(began));
         true
     }
 

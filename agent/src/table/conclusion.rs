@@ -4,7 +4,6 @@
 //! are promised in `docs/findings.md`; the edge adds the wall time.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::ser::{SerializeMap, SerializeStruct as _};
 use serde::{Serialize, Serializer};
@@ -91,8 +90,13 @@ impl Serialize for Conclusion {
                         map.serialize_entry("removed_told", told.word())?;
                         map.serialize_entry("held_by", &held_by)?;
                     }
-                    Outcome::Forgotten { empty_since, .. } => {
+                    Outcome::Forgotten {
+                        empty_since,
+                        wanted_by,
+                        ..
+                    } => {
                         map.serialize_entry("empty_since_ns", &empty_since)?;
+                        map.serialize_entry("wanted_by_services", &wanted_by)?;
                     }
                 }
             }
@@ -104,13 +108,14 @@ impl Serialize for Conclusion {
 
 impl Serialize for Timeline {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Timeline", 6)?;
+        let mut fields = serializer.serialize_struct("Timeline", 7)?;
         fields.serialize_field("weight_0_ns", &self.since)?;
         fields.serialize_field("weight_0_told", self.told.word())?;
         fields.serialize_field("last_scheduled_ns", &self.last_scheduled)?;
         fields.serialize_field("last_reused_ns", &self.last_reused)?;
         fields.serialize_field("last_stale_ns", &self.last_stale)?;
         fields.serialize_field("stale_connections", &self.stale)?;
+        fields.serialize_field("stale_datagrams", &self.stale_datagrams)?;
         fields.end()
     }
 }
@@ -147,19 +152,24 @@ fn draining(f: &mut fmt::Formatter<'_>, told: &Concluded) -> fmt::Result {
                 held_by.word()
             )
         }
-        Outcome::Forgotten { at, empty_since } => {
-            let minutes = whole_minutes(at.since(empty_since));
+        Outcome::Forgotten {
+            at,
+            empty_since,
+            wanted_by,
+        } => {
+            let seconds = at.since(empty_since).as_secs();
             write!(
                 f,
                 "draining forgotten: {server} of {service} has weight 0 and had no connection for \
-                 {minutes} minutes; whoever set the weight should remove it or give it one again"
-            )
+                 {seconds} s; "
+            )?;
+            if wanted_by > 0 {
+                let s = if wanted_by == 1 { "" } else { "s" };
+                write!(f, "it is alive, {wanted_by} other service{s} use it; ")?;
+            }
+            f.write_str("whoever set the weight should remove it or give it one again")
         }
     }
-}
-
-const fn whole_minutes(span: Duration) -> u64 {
-    span.as_secs() / 60
 }
 
 #[cfg(test)]
@@ -183,6 +193,7 @@ mod tests {
                 last_reused: None,
                 last_stale: Some(MonoNs(4_000_000_000)),
                 stale: 7,
+                stale_datagrams: 0,
             },
             outcome,
         })
@@ -220,6 +231,7 @@ mod tests {
                 "last_reused_ns": null,
                 "last_stale_ns": 4_000_000_000_u64,
                 "stale_connections": 7,
+                "stale_datagrams": 0,
             },
             "removed_ns": 6_500_000_000_u64,
             "removed_told": "live",
@@ -230,18 +242,27 @@ mod tests {
 
     #[test]
     fn what_was_forgotten_says_what_to_do() {
-        let forgotten = concluded(Outcome::Forgotten {
-            at: MonoNs(400_000_000_000),
-            empty_since: MonoNs(90_000_000_000),
-        });
+        let forgotten = |wanted_by| {
+            concluded(Outcome::Forgotten {
+                at: MonoNs(400_000_000_000),
+                empty_since: MonoNs(90_000_000_000),
+                wanted_by,
+            })
+        };
         assert_eq!(
-            forgotten.to_string(),
+            forgotten(0).to_string(),
             "draining forgotten: 10.1.1.2:8080 of TCP 10.96.0.10:80 has weight 0 and had no \
-             connection for 5 minutes; whoever set the weight should remove it or give it one again"
+             connection for 310 s; whoever set the weight should remove it or give it one again"
         );
-        let json = serde_json::to_value(forgotten).unwrap();
+        let alive = forgotten(2).to_string();
+        assert!(
+            alive.contains("310 s; it is alive, 2 other services use it; whoever"),
+            "{alive}"
+        );
+        let json = serde_json::to_value(forgotten(1)).unwrap();
         assert_eq!(json["kind"], "draining_forgotten");
         assert_eq!(json["empty_since_ns"], 90_000_000_000_u64);
+        assert_eq!(json["wanted_by_services"], 1);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::given::{Given, Place};
-use super::{RealServerRow, Snapshot};
+use super::{RealServerRow, ServiceRow, Snapshot};
 use crate::clock::MonoNs;
-use crate::event::{NetnsId, Proto, Service, ServiceName};
+use crate::event::NetnsId;
 
 /// Real servers that drain at the same time. A node programs up to 100,000; all of them at once
 /// is a node being emptied. One more is not followed, and counted.
@@ -21,7 +21,11 @@ pub const DRAINING_MAX: usize = 100_000;
 /// an entry in TIME_WAIT. What refreshed nothing for longer holds nothing.
 pub const HOLD: Duration = Duration::from_secs(120);
 
-/// How long a real server may have weight 0 and no connection before that is a finding.
+/// The same for a datagram: the lifetime of an entry of UDP.
+pub const HOLD_BY_DATAGRAM: Duration = Duration::from_secs(300);
+
+/// How long a real server may have weight 0 and no connection before that is a finding, unless the
+/// settings say otherwise.
 ///
 /// kube-proxy looks once a minute for draining real servers without connections and removes
 /// them; after five of its rounds it has forgotten this one (kubernetes#108319).
@@ -105,10 +109,13 @@ pub struct Timeline {
     pub last_scheduled: Option<MonoNs>,
     /// The same for old entries that led here while it had a weight.
     pub last_reused: Option<MonoNs>,
-    /// The same for connections that came while it was stale.
+    /// The same for connections and datagrams that came while it was stale, each of which renewed
+    /// an entry.
     pub last_stale: Option<MonoNs>,
     /// Connections that came while it was stale.
     pub stale: u64,
+    /// Datagrams that did.
+    pub stale_datagrams: u64,
 }
 
 /// One draining real server.
@@ -124,6 +131,7 @@ pub struct Drain {
     pub inactive: u32,
     last_port_reuse: Option<MonoNs>,
     last_persistence: Option<MonoNs>,
+    last_datagram: Option<MonoNs>,
     /// Since when readings have shown no connection at all.
     empty_since: Option<MonoNs>,
     /// Whether it was told that it is forgotten.
@@ -141,6 +149,7 @@ impl Drain {
             inactive: 0,
             last_port_reuse: None,
             last_persistence: None,
+            last_datagram: None,
             empty_since: None,
             told_forgotten: false,
             missing: None,
@@ -150,15 +159,15 @@ impl Drain {
     /// What holds it at `now`.
     ///
     /// A client that comes back is told before connections that are open: it will come back again,
-    /// they will end. Of a service by mark the transport is not known; UDP there reads as nobody.
+    /// they will end.
     #[must_use]
-    pub fn holder(&self, service: &Service, now: MonoNs) -> Holder {
-        let recent = |at: Option<MonoNs>| at.is_some_and(|at| now.since(at) <= HOLD);
-        if recent(self.last_port_reuse) {
+    pub fn holder(&self, now: MonoNs) -> Holder {
+        let within = |at: Option<MonoNs>, hold| at.is_some_and(|at: MonoNs| now.since(at) <= hold);
+        if within(self.last_port_reuse, HOLD) {
             Holder::PortReuse
-        } else if recent(self.last_persistence) {
+        } else if within(self.last_persistence, HOLD) {
             Holder::Persistence
-        } else if is_udp(service) && self.active + self.inactive > 0 {
+        } else if within(self.last_datagram, HOLD_BY_DATAGRAM) {
             Holder::Udp
         } else if self.active > 0 {
             Holder::LongLived
@@ -179,6 +188,11 @@ impl Drain {
     }
 
     fn given(&mut self, at: MonoNs, since: Option<MonoNs>, given: &Given) {
+        if given.stale_datagrams > 0 {
+            self.timeline.last_stale = Some(at);
+            self.timeline.stale_datagrams += given.stale_datagrams;
+            self.last_datagram = Some(at);
+        }
         if given.stale() == 0 {
             return;
         }
@@ -205,12 +219,27 @@ impl Drain {
     }
 
     /// Whether it has been empty so long that nobody will remove it; told once.
-    fn is_forgotten(&mut self, now: MonoNs) -> bool {
+    fn is_forgotten(&mut self, now: MonoNs, after: Duration) -> bool {
         let forgotten = self
             .empty_since
-            .is_some_and(|since| now.since(since) >= FORGOTTEN_AFTER);
+            .is_some_and(|since| now.since(since) >= after);
         forgotten && !std::mem::replace(&mut self.told_forgotten, true)
     }
+}
+
+/// Other services that give connections to the machine of this real server, on whatever port.
+///
+/// In Kubernetes a pod is ready for all services or for none.
+fn wanted_by(snapshot: &Snapshot, (service, server): Place) -> usize {
+    let others = snapshot.services.iter();
+    let machine = server.0.ip();
+    let wants = |row: &ServiceRow| {
+        let mut members = row.real_servers.iter();
+        members.any(|row| !row.is_draining() && row.real_server.0.ip() == machine)
+    };
+    others
+        .filter(|row| row.service != service && wants(row))
+        .count()
 }
 
 #[expect(
@@ -219,16 +248,6 @@ impl Drain {
 )]
 fn per_second(count: u64, seconds: f64) -> f64 {
     count as f64 / seconds
-}
-
-const fn is_udp(service: &Service) -> bool {
-    matches!(
-        service.name,
-        ServiceName::Address {
-            proto: Proto::Udp,
-            ..
-        }
-    )
 }
 
 /// How one real server's draining is told.
@@ -249,6 +268,8 @@ pub enum Outcome {
         at: MonoNs,
         /// Since when it is empty.
         empty_since: MonoNs,
+        /// Other services that give the same machine connections: it is alive.
+        wanted_by: usize,
     },
 }
 
@@ -280,8 +301,9 @@ struct Closing {
 }
 
 /// Every real server that drains.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Draining {
+    forgotten_after: Duration,
     drains: BTreeMap<Place, Drain>,
     /// As many as the kernel's counters have real servers.
     activity: BTreeMap<Place, Activity>,
@@ -296,7 +318,29 @@ pub struct Draining {
     refused: u64,
 }
 
+impl Default for Draining {
+    fn default() -> Self {
+        Self::new(FORGOTTEN_AFTER)
+    }
+}
+
 impl Draining {
+    /// Nothing drains; weight 0 without a connection for `forgotten_after` is told.
+    #[must_use]
+    pub const fn new(forgotten_after: Duration) -> Self {
+        Self {
+            forgotten_after,
+            drains: BTreeMap::new(),
+            activity: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            read: Vec::new(),
+            counted_at: None,
+            closing: Vec::new(),
+            concluded: VecDeque::new(),
+            refused: 0,
+        }
+    }
+
     /// The kernel set the weight of a real server, which may be a new one.
     pub fn handle_weight(&mut self, at: MonoNs, place: Place, weight: u32) {
         self.note_change(at, place);
@@ -324,11 +368,14 @@ impl Draining {
             if given.reused > 0 {
                 activity.last_reused = Some(at);
             }
-            let closing = self.closing.iter_mut().filter(|it| it.place == *place);
-            let drains = self.drains.get_mut(place).into_iter();
-            for drain in drains.chain(closing.map(|it| &mut it.drain)) {
+            if let Some(drain) = self.drains.get_mut(place) {
                 drain.given(at, since, given);
                 drain.active_until(activity);
+            }
+            for closing in self.closing.iter_mut().filter(|it| it.place == *place) {
+                // Read after it was removed, so it happened before.
+                closing.drain.given(at.min(closing.at), since, given);
+                closing.drain.active_until(activity);
             }
         }
         self.conclude_closing(at);
@@ -364,8 +411,8 @@ impl Draining {
             self.begin(at, place, told);
             if let Some(drain) = self.drains.get_mut(&place) {
                 drain.seen(at, row);
-                if drain.is_forgotten(at) {
-                    self.conclude_forgotten(at, place);
+                if drain.is_forgotten(at, self.forgotten_after) {
+                    self.conclude_forgotten(snapshot, place);
                 }
             }
         }
@@ -418,6 +465,7 @@ impl Draining {
             last_reused: activity.last_reused,
             last_stale: None,
             stale: 0,
+            stale_datagrams: 0,
         });
         self.drains.insert(place, drain);
     }
@@ -448,7 +496,7 @@ impl Draining {
             told,
         } in closed
         {
-            let held_by = drain.holder(&place.0, at);
+            let held_by = drain.holder(at);
             self.conclude(Concluded {
                 place,
                 timeline: drain.timeline,
@@ -457,11 +505,13 @@ impl Draining {
         }
     }
 
-    fn conclude_forgotten(&mut self, at: MonoNs, place: Place) {
+    fn conclude_forgotten(&mut self, snapshot: &Snapshot, place: Place) {
         if let Some(drain) = self.drains.get(&place) {
+            let at = snapshot.taken_at;
             let outcome = Outcome::Forgotten {
                 at,
                 empty_since: drain.empty_since.unwrap_or(at),
+                wanted_by: wanted_by(snapshot, place),
             };
             let timeline = drain.timeline;
             self.conclude(Concluded {
@@ -502,8 +552,10 @@ impl Draining {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
-    use crate::event::RealServer;
+    use crate::event::{Proto, RealServer, ServiceName};
     use crate::table::{Forwarding, ServiceFlags, ServiceRow};
     use crate::testing::sample_service;
 
@@ -569,10 +621,7 @@ mod tests {
             ..Given::default()
         };
         draining.handle_given(at(10), &given(stale));
-        assert_eq!(
-            only(&draining).holder(&place().0, at(10)),
-            Holder::PortReuse
-        );
+        assert_eq!(only(&draining).holder(at(10)), Holder::PortReuse);
         assert!((only(&draining).stale_per_second - 0.6).abs() < 1e-9);
         draining.handle_removal(MonoNs(11 * SECOND + 5), place());
         assert_eq!(
@@ -593,8 +642,10 @@ mod tests {
             // Read after the weight became 0, so it happened before.
             last_scheduled: Some(since),
             last_reused: Some(at(5)),
-            last_stale: Some(at(15)),
+            // Read after it was removed.
+            last_stale: Some(MonoNs(11 * SECOND + 5)),
             stale: 4,
+            stale_datagrams: 0,
         };
         assert_eq!(concluded.timeline, expected);
         let removed = Outcome::Removed {
@@ -664,34 +715,39 @@ mod tests {
             last_reused: None,
             last_stale: None,
             stale: 0,
+            stale_datagrams: 0,
         });
-        let service = sample_service();
-        assert_eq!(drain.holder(&service, at(2)), Holder::Nobody);
+        assert_eq!(drain.holder(at(2)), Holder::Nobody);
+        // Entries that nothing renews wait for their end.
         drain.inactive = 3;
-        assert_eq!(drain.holder(&service, at(2)), Holder::Nobody);
-        let udp = Service {
-            name: ServiceName::Address {
-                proto: Proto::Udp,
-                local: "10.96.0.10:53".parse().unwrap(),
-            },
-            ..service
-        };
-        assert_eq!(drain.holder(&udp, at(2)), Holder::Udp);
+        assert_eq!(drain.holder(at(2)), Holder::Nobody);
         drain.active = 1;
-        assert_eq!(drain.holder(&service, at(2)), Holder::LongLived);
+        assert_eq!(drain.holder(at(2)), Holder::LongLived);
+        let by_datagram = Given {
+            stale_datagrams: 5,
+            ..Given::default()
+        };
+        drain.given(at(2), None, &by_datagram);
+        assert_eq!(drain.holder(at(302)), Holder::Udp);
+        assert_eq!(drain.holder(at(303)), Holder::LongLived);
+        assert_eq!(drain.timeline.stale_datagrams, 5);
+        assert_eq!(
+            (drain.timeline.last_stale, drain.timeline.stale),
+            (Some(at(2)), 0)
+        );
         let by_template = Given {
             stale_by_persistence: 1,
             ..Given::default()
         };
         drain.given(at(3), None, &by_template);
-        assert_eq!(drain.holder(&service, at(4)), Holder::Persistence);
+        assert_eq!(drain.holder(at(4)), Holder::Persistence);
         let by_port = Given {
             stale_by_port_reuse: 1,
             ..Given::default()
         };
         drain.given(at(4), None, &by_port);
-        assert_eq!(drain.holder(&service, at(124)), Holder::PortReuse);
-        assert_eq!(drain.holder(&service, at(125)), Holder::LongLived);
+        assert_eq!(drain.holder(at(124)), Holder::PortReuse);
+        assert_eq!(drain.holder(at(125)), Holder::Udp);
     }
 
     #[test]
@@ -706,10 +762,42 @@ mod tests {
         let forgotten = Outcome::Forgotten {
             at: at(320),
             empty_since: at(20),
+            wanted_by: 0,
         };
         assert_eq!(draining.poll().map(|told| told.outcome), Some(forgotten));
         draining.handle_snapshot(&reading(900, Some((0, 0, 0))));
         assert_eq!(draining.poll(), None);
+    }
+
+    #[test]
+    fn a_forgotten_machine_that_others_use_is_alive() {
+        let mut draining = Draining::new(Duration::from_secs(2));
+        let read = |seconds| {
+            let mut snapshot = reading(seconds, Some((0, 0, 0)));
+            for port in 1..4 {
+                let mut other = snapshot.services[0].clone();
+                other.service.name = ServiceName::Address {
+                    proto: Proto::Tcp,
+                    local: SocketAddr::from(([10, 96, 0, 20], port)),
+                };
+                // One of the others drains it too.
+                other.real_servers[0].weight = u32::from(port > 1);
+                snapshot.services.push(other);
+            }
+            snapshot
+        };
+        draining.handle_snapshot(&read(10));
+        draining.handle_snapshot(&read(12));
+        let told: Vec<_> = std::iter::from_fn(|| draining.poll()).collect();
+        // The other service that drains it has forgotten it as well.
+        assert_eq!(told.len(), 2);
+        assert_eq!(told[0].place, place());
+        let forgotten = Outcome::Forgotten {
+            at: at(12),
+            empty_since: at(10),
+            wanted_by: 2,
+        };
+        assert_eq!(told[0].outcome, forgotten);
     }
 
     #[test]

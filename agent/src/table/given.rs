@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use agent_common::count::{CountKey, TALLY_ATTEMPT};
+use agent_common::count::{CountKey, TALLY_ATTEMPT, TALLY_STALE_DATAGRAM};
 use agent_common::verdict::StaleCause;
 
 use crate::decode;
@@ -26,6 +26,8 @@ pub struct Given {
     pub stale_by_persistence: u64,
     /// Bound there by an old entry, and dropped by IPVS.
     pub dropped: u64,
+    /// Datagrams, no connections, that came while it was stale; each renewed its entry.
+    pub stale_datagrams: u64,
 }
 
 impl Given {
@@ -54,6 +56,7 @@ impl Given {
         self.stale_by_port_reuse += other.stale_by_port_reuse;
         self.stale_by_persistence += other.stale_by_persistence;
         self.dropped += other.dropped;
+        self.stale_datagrams += other.stale_datagrams;
     }
 
     const fn count(&mut self, verdict: Verdict, count: u64) {
@@ -82,24 +85,31 @@ impl Counters {
     pub fn since_last(&mut self, counts: &[(CountKey, u64)]) -> BTreeMap<Place, Given> {
         let mut given: BTreeMap<Place, Given> = BTreeMap::new();
         for (key, count) in counts {
-            if key.tally != TALLY_ATTEMPT {
+            if ![TALLY_ATTEMPT, TALLY_STALE_DATAGRAM].contains(&key.tally) {
                 continue;
             }
             let before = self.before.insert(*key, *count).unwrap_or(0);
             let new = count.saturating_sub(before);
-            if let (1.., Some((place, verdict))) = (new, place(key)) {
-                given.entry(place).or_default().count(verdict, new);
+            if let (1.., Some(place)) = (new, place(key)) {
+                note(given.entry(place).or_default(), key, new);
             }
         }
         given
     }
 }
 
-fn place(key: &CountKey) -> Option<(Place, Verdict)> {
+fn place(key: &CountKey) -> Option<Place> {
     let service = decode::service(&key.service).ok()?;
     let server = decode::real_server(&key.real_server).ok()??;
-    let verdict = decode::verdict(key.decision, key.cause).ok()?;
-    service.is_known().then_some(((service, server), verdict))
+    service.is_known().then_some((service, server))
+}
+
+fn note(given: &mut Given, key: &CountKey, new: u64) {
+    if key.tally == TALLY_STALE_DATAGRAM {
+        given.stale_datagrams += new;
+    } else if let Ok(verdict) = decode::verdict(key.decision, key.cause) {
+        given.count(verdict, new);
+    }
 }
 
 #[cfg(test)]
@@ -165,9 +175,26 @@ mod tests {
             stale_by_port_reuse: 2,
             stale_by_persistence: 3,
             dropped: 4,
+            stale_datagrams: 0,
         };
         assert_eq!((given.len(), only), (1, expected));
         assert_eq!((only.total(), only.old_entries(), only.stale()), (6, 2, 5));
+    }
+
+    #[test]
+    fn datagrams_are_no_connections() {
+        let datagrams = CountKey {
+            tally: TALLY_STALE_DATAGRAM,
+            decision: 0,
+            cause: 0,
+            ..key(Verdict::Scheduled)
+        };
+        let given = Counters::default().since_last(&[(datagrams, 9)]);
+        let only = given[&(sample_service(), server())];
+        assert_eq!(
+            (only.stale_datagrams, only.total(), only.stale()),
+            (9, 0, 0)
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod conclusion;
 pub mod draining;
 mod error;
 pub mod given;
+pub mod near;
 pub mod pace;
 mod request;
 pub mod skew;

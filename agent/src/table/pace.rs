@@ -29,7 +29,7 @@ impl Pace {
         }
     }
 
-    /// The last reading took this long.
+    /// The last reading took a CPU for so long.
     pub const fn took(&mut self, cost: Duration) {
         self.cost = cost;
     }

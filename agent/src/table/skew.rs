@@ -15,8 +15,8 @@ use crate::event::{RealServer, Service};
 /// What shares are taken over: long enough for a rate, short enough to notice a rollout.
 pub const WINDOW: Duration = Duration::from_secs(60);
 
-/// Pieces a window slides by.
-const PIECES: usize = 6;
+/// What a window slides by.
+const PIECE: Duration = Duration::from_secs(10);
 
 /// New connections a service needs in a window before its spread is judged: below, chance rules.
 pub const JUDGED_FROM: u64 = 100;
@@ -131,6 +131,21 @@ impl Skew {
         }
     }
 
+    /// New connections of every service of late: no fewer than those of the `last` part of the
+    /// window, and up to a piece more.
+    #[must_use]
+    pub fn totals(&self, at: MonoNs, last: Duration) -> BTreeMap<Service, u64> {
+        let mut totals = BTreeMap::new();
+        let of_late = self
+            .pieces
+            .iter()
+            .filter(|piece| at.since(piece.began) < last + PIECE);
+        for ((service, _), share) in of_late.flat_map(|piece| &piece.shares) {
+            *totals.entry(*service).or_default() += share.scheduled + share.reused;
+        }
+        totals
+    }
+
     /// How every service of `snapshot` with enough new connections is spread.
     #[must_use]
     pub fn spreads(&self, snapshot: &Snapshot) -> BTreeMap<Service, Spread> {
@@ -170,11 +185,10 @@ impl Skew {
 
     /// Begins a new piece when the last is full, and lets go of what left the window.
     fn slide(&mut self, at: MonoNs) {
-        let piece = WINDOW / u32::try_from(PIECES).unwrap_or(u32::MAX);
         if self
             .pieces
             .back()
-            .is_none_or(|last| at.since(last.began) >= piece)
+            .is_none_or(|last| at.since(last.began) >= PIECE)
         {
             self.pieces.push_back(Piece {
                 began: at,

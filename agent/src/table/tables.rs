@@ -5,12 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_common::count::CountKey;
+use agent_common::key::TupleKey;
 
 use super::conclusion::Conclusion;
 use super::draining::{Drain, Draining};
 use super::given::{Counters, Given, Place};
+use super::near::{self, Look};
 use super::skew::{Skew, Spread};
 use super::{RealServerRow, ServiceRow, Snapshot};
 use crate::clock::MonoNs;
@@ -26,7 +29,7 @@ pub struct Rates {
     pub scheduled: f64,
     /// By old entries, while it had a weight.
     pub reused: f64,
-    /// While it was stale.
+    /// Connections and datagrams while it was stale.
     pub stale: f64,
     /// Attempts bound there that IPVS dropped.
     pub dropped: f64,
@@ -100,12 +103,24 @@ pub struct Tables {
     draining: Draining,
     skew: Skew,
     spreads: BTreeMap<Service, Spread>,
+    /// Clients near reuse, of services that have any.
+    near: BTreeMap<Service, usize>,
     /// Without anybody to choose at the last reading, but not at the one before.
     vacant: BTreeSet<Service>,
     conclusions: VecDeque<Conclusion>,
 }
 
 impl Tables {
+    /// Nothing read yet; a real server with weight 0 and no connection for `forgotten_after` is
+    /// told.
+    #[must_use]
+    pub fn new(forgotten_after: Duration) -> Self {
+        Self {
+            draining: Draining::new(forgotten_after),
+            ..Self::default()
+        }
+    }
+
     /// A reading of one table.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.failed.remove(&snapshot.netns);
@@ -127,6 +142,7 @@ impl Tables {
         self.draining.handle_gone(netns);
         self.vacant.retain(|service| service.netns != netns);
         self.spreads.retain(|service, _| service.netns != netns);
+        self.near.retain(|service, _| service.netns != netns);
     }
 
     /// The kernel told that a real server was configured.
@@ -167,6 +183,26 @@ impl Tables {
         self.take_conclusions();
     }
 
+    /// The attempts that were looked for.
+    pub fn handle_attempts(&mut self, attempts: Vec<TupleKey>, look: Look) {
+        let tables = &self.snapshots;
+        self.near = near::clients(attempts, look, |service| {
+            let table = tables.get(&service.netns);
+            table.is_some_and(|table| table.service(service).is_some())
+        });
+    }
+
+    /// Attempts to look for, because clients may be near reuse; when none can be, none is.
+    pub fn look(&mut self, at: MonoNs) -> Option<Look> {
+        let totals = self.skew.totals(at, near::WINDOW);
+        let busiest = totals.values().max().copied().unwrap_or(0);
+        let look = Look::for_rates(busiest, totals.values().sum());
+        if look.is_none() {
+            self.near.clear();
+        }
+        look
+    }
+
     /// Nothing more will be read.
     pub fn handle_end(&mut self) {
         self.draining.handle_end();
@@ -204,6 +240,12 @@ impl Tables {
     /// How services are spread, as far as they had connections enough.
     pub const fn spreads(&self) -> &BTreeMap<Service, Spread> {
         &self.spreads
+    }
+
+    /// Clients of a service whose source ports come back before IPVS forgets them, or nearly.
+    #[must_use]
+    pub fn near_reuse(&self, service: &Service) -> usize {
+        self.near.get(service).copied().unwrap_or(0)
     }
 
     /// Real servers whose draining is not followed, for want of room.
@@ -295,7 +337,7 @@ fn rates(given: &BTreeMap<Place, Given>, seconds: f64) -> BTreeMap<Place, Rates>
             let rates = Rates {
                 scheduled: rate(given.scheduled),
                 reused: rate(given.reused),
-                stale: rate(given.stale()),
+                stale: rate(given.stale() + given.stale_datagrams),
                 dropped: rate(given.dropped),
             };
             (*place, rates)
@@ -305,8 +347,6 @@ fn rates(given: &BTreeMap<Place, Given>, seconds: f64) -> BTreeMap<Place, Rates>
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::event::RealServer;
     use crate::table::{Forwarding, ServiceFlags};

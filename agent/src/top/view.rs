@@ -117,7 +117,7 @@ pub struct Row {
     pub scheduled_per_s: f64,
     /// By old entries.
     pub reused_per_s: f64,
-    /// While it was stale.
+    /// Connections and datagrams while it was stale.
     pub stale_per_s: f64,
     /// Attempts that IPVS dropped.
     pub dropped_per_s: f64,
@@ -173,7 +173,7 @@ impl Row {
             dropped_per_s: dropped,
             draining_since: since.map(|since| rfc3339(clocks, since)),
             draining_told: drain.map(|drain| Told::word(drain.timeline.told)),
-            held_by: drain.map(|drain| drain.holder(&service.service, now)),
+            held_by: drain.map(|drain| drain.holder(now)),
             starved: member.starved,
             draining_for: since.map(|since| now.since(since)),
             service: service.service,

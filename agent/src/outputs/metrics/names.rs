@@ -237,6 +237,14 @@ pub const SKEW: Metric = Metric {
     help: "Share of the new connections of the last minute that went to other real servers than the weights ask, by the scheduler or by old entries.",
 };
 
+/// Clients whose source ports come back.
+pub const CLIENTS_NEAR_PORT_REUSE: Metric = Metric {
+    name: "ipvs_lens_clients_near_port_reuse",
+    kind: Kind::Gauge,
+    labels: SERVICE_LABELS,
+    help: "Clients that opened 94 connections per second or more in the last half minute: at 118 the source ports of a default range come back before IPVS forgets them. Not known for services by mark.",
+};
+
 /// Cost of a reading.
 pub const TABLE_READ: Metric = Metric {
     name: "ipvs_lens_table_read_seconds",
@@ -479,6 +487,7 @@ pub const ALL: &[Metric] = &[
     DRAINING_HOLDER,
     STARVED,
     SKEW,
+    CLIENTS_NEAR_PORT_REUSE,
     TABLE_READ,
     STALE_OUTCOMES,
     STALE_OUTCOME,

@@ -50,6 +50,7 @@ struct DrainRow {
 struct SpreadRow {
     service: Service,
     starved: usize,
+    near_reuse: usize,
     by_scheduler: f64,
     by_reuse: f64,
 }
@@ -154,7 +155,7 @@ fn drains(
             service: member.service.service,
             real_server: member.row.real_server,
             since: clocks.wall(drain.timeline.since),
-            holder: drain.holder(&member.service.service, now),
+            holder: drain.holder(now),
         };
         Some((Reverse(rank(&member)), row))
     });
@@ -175,6 +176,7 @@ fn spreads(tables: &Tables) -> (Vec<SpreadRow>, usize) {
         .map(|(service, spread)| SpreadRow {
             service: *service,
             starved: spread.starved.len(),
+            near_reuse: tables.near_reuse(service),
             by_scheduler: spread.misplaced_by_scheduler,
             by_reuse: spread.misplaced_by_reuse,
         })
@@ -183,8 +185,9 @@ fn spreads(tables: &Tables) -> (Vec<SpreadRow>, usize) {
     if refused > 0 {
         let worst = |row: &SpreadRow| row.by_scheduler + row.by_reuse;
         chosen.sort_by(|a, b| {
-            let starved = b.starved.cmp(&a.starved);
-            starved.then(worst(b).total_cmp(&worst(a)))
+            let told = |row: &SpreadRow| row.starved + row.near_reuse;
+            let most_told = told(b).cmp(&told(a));
+            most_told.then(worst(b).total_cmp(&worst(a)))
         });
         chosen.truncate(ROWS_MAX);
     }
@@ -294,7 +297,14 @@ fn show_spreads(page: &mut Page, shown: &Shown) {
                 .map(|(part, ratio)| (and(labels.clone(), "part", part), Sample::Gauge(ratio)))
         })
         .collect();
+    let near_reuse: Samples = shown
+        .spreads
+        .iter()
+        .map(|row| (page.service(&row.service), gauge(row.near_reuse)))
+        .collect();
     put(page, names::STARVED, starved, shown.spreads_refused);
+    let refused = shown.spreads_refused;
+    put(page, names::CLIENTS_NEAR_PORT_REUSE, near_reuse, refused);
     put(page, names::SKEW, skew, shown.spreads_refused * 2);
 }
 
