@@ -393,6 +393,17 @@ const SERVICE: Board = Board {
                         "{{proto}} {{local_address}}:{{local_port}}",
                     )],
                 },
+                Panel {
+                    title: "Clients near port reuse",
+                    description: "Clients whose source ports come back, or nearly so, before IPVS forgets them. From here on, entries decide.",
+                    kind: Kind::Lines,
+                    unit: "short",
+                    width: HALF,
+                    queries: &[always(
+                        "max by (proto, local_address, local_port) (ipvs_lens_clients_near_port_reuse{<service>})",
+                        "{{proto}} {{local_address}}:{{local_port}}",
+                    )],
+                },
             ],
         },
     ],
