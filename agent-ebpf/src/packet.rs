@@ -31,6 +31,10 @@ pub const ETH_P_IP: u16 = 0x0800;
 pub const ETH_P_IPV6: u16 = 0x86dd;
 /// Bytes of an IPv6 header; extension headers in front of a SYN are not followed.
 const IPV6_HEADER_BYTES: u64 = 40;
+/// First byte of an IPv4 header of 20 bytes (RFC 791).
+const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
+/// Bytes of such a header and of a TCP header up to and including its flags.
+const START_BYTES: usize = 20 + TCP_HEADER_TO_FLAGS_BYTES as usize;
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
@@ -99,10 +103,6 @@ pub fn opening(load: &impl Load, skb: u64, iph: u64, protocol: u16) -> Probe<Opt
     if protocol == u16::from(UDP) {
         return Ok(None);
     }
-    let flags: u32 = load.load(iph, offset!(iphdr_flags))?;
-    if flags != 0 {
-        return Ok(None);
-    }
     let header_offset: u32 = load.load(iph, offset!(iphdr_len))?;
     let outside: u32 = load.load(skb, offset!(skb_data_len))?;
     if outside != 0 && !header_is_linear(load, skb, header_offset, outside)? {
@@ -115,7 +115,8 @@ pub fn opening(load: &impl Load, skb: u64, iph: u64, protocol: u16) -> Probe<Opt
     let data: u64 = load.load(skb, offset!(skb_data))?;
     let header = data.wrapping_add(u64::from(header_offset));
     let protocol = u8::try_from(protocol).unwrap_or(u8::MAX);
-    let opens = opens(protocol, header)? && is_first_fragment(load, iph)?;
+    let opens =
+        opens(protocol, header)? && is_own_packet(load, iph)? && is_first_fragment(load, iph)?;
     Ok(opens.then_some(header))
 }
 
@@ -123,8 +124,7 @@ pub fn opening(load: &impl Load, skb: u64, iph: u64, protocol: u16) -> Probe<Opt
 /// a flow, a reply, and for what has no header of its own.
 #[inline(always)]
 pub fn datagram(load: &impl Load, skb: u64, iph: u64) -> Probe<Option<u64>> {
-    let flags: u32 = load.load(iph, offset!(iphdr_flags))?;
-    if flags != 0 || !is_first_fragment(load, iph)? {
+    if !is_own_packet(load, iph)? || !is_first_fragment(load, iph)? {
         return Ok(None);
     }
     header(load, skb, iph).map(Some)
@@ -133,8 +133,7 @@ pub fn datagram(load: &impl Load, skb: u64, iph: u64) -> Probe<Option<u64>> {
 /// What a packet that opens nothing says; `None` for what is not the client's own packet.
 #[inline(always)]
 pub fn going(load: &impl Load, skb: u64, iph: u64, protocol: u16) -> Probe<Option<Going>> {
-    let flags: u32 = load.load(iph, offset!(iphdr_flags))?;
-    if flags != 0 || !is_first_fragment(load, iph)? {
+    if !is_own_packet(load, iph)? || !is_first_fragment(load, iph)? {
         return Ok(None);
     }
     let header = header(load, skb, iph)?;
@@ -167,6 +166,13 @@ fn chunk(sctp: u64) -> Probe<u8> {
 fn header_is_linear(load: &impl Load, skb: u64, header_offset: u32, outside: u32) -> Probe<bool> {
     let len: u32 = load.load(skb, offset!(skb_len))?;
     Ok(len.wrapping_sub(outside) >= header_offset.wrapping_add(TCP_HEADER_TO_FLAGS_BYTES))
+}
+
+/// Whether IPVS parsed the packet's own header: not one inside an ICMP error, nor a reply's.
+#[inline(always)]
+fn is_own_packet(load: &impl Load, iph: u64) -> Probe<bool> {
+    let flags: u32 = load.load(iph, offset!(iphdr_flags))?;
+    Ok(flags == 0)
 }
 
 /// Only the first fragment carries a TCP header; elsewhere its place holds payload.
@@ -396,6 +402,29 @@ fn with_ports(
         },
         isn: u32::from_be(isn),
     })
+}
+
+/// Whether a packet on one of IPVS's hooks can be one that opens a connection, in two reads;
+/// what cannot be read can be.
+#[inline(always)]
+pub fn may_open(skb: u64) -> bool {
+    opens_on_hook(skb).unwrap_or(true)
+}
+
+/// A fragment's payload may look like a SYN here.
+#[inline(always)]
+fn opens_on_hook(skb: u64) -> Probe<bool> {
+    // netfilter's hooks of IP get packets whose data begins with the IP header.
+    let ip: u64 = field(skb, offset!(skb_data))?;
+    let start: [u8; START_BYTES] = field(ip, 0)?;
+    if start[0] == IPV4_WITHOUT_OPTIONS && start[9] == TCP {
+        return Ok(is_syn(start[START_BYTES - 1]));
+    }
+    match start[0] >> 4 {
+        4 => opens(start[9], ip + u64::from(start[0] & 0x0f) * 4),
+        6 => opens(start[6], ip + IPV6_HEADER_BYTES),
+        _ => Ok(false),
+    }
 }
 
 /// Address of the ICMP header of a packet that is an ICMP error.

@@ -6,7 +6,7 @@
 //! **Hook** `ip_vs_conn_in_get_proto` at return: later the old state and weight are overwritten.
 //! **Cannot see** SYNs that find no entry (they go to `schedule`).
 //! **Cost** every packet of the IPVS hook runs this: a miss leaves after one load and a branch, a
-//! packet that is no SYN after six loads and one helper call, a datagram after five loads. By
+//! packet that is no SYN after five loads and one helper call, a datagram after five loads. By
 //! kprobe a datagram costs an entry in the table of kept arguments as well.
 
 use agent_common::stat::Stat;

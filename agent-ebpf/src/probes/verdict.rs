@@ -36,8 +36,17 @@ const NF_DROP: u32 = 0;
 // match-proto 7.2: unsigned int ip_vs_in_hook(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
 #[fexit(function = "ip_vs_in_hook")]
 pub fn il_verdict(ctx: FExitContext) -> i32 {
-    decided(&Fexit::<3>(ctx));
+    let call = Fexit::<3>(ctx);
+    if may_be_decided(&call) {
+        decided_by(call);
+    }
     0
+}
+
+/// A function of its own, so that a packet that is nothing to us saves no registers for it.
+#[inline(never)]
+fn decided_by(call: Fexit<3>) {
+    decided(&call);
 }
 
 #[kprobe]
@@ -49,7 +58,9 @@ pub fn il_verdict_k(ctx: ProbeContext) -> u32 {
 
 #[kretprobe]
 pub fn il_verdict_r(ctx: RetProbeContext) -> u32 {
-    if let Some(call) = Kretprobe::returned(ctx) {
+    if let Some(call) = Kretprobe::returned(ctx)
+        && may_be_decided(&call)
+    {
         decided(&call);
     }
     0
@@ -68,18 +79,21 @@ pub fn is_drop(result: u64) -> bool {
 /// Keeps a call only for a SYN, so that other packets cost the return probe nothing.
 #[inline(always)]
 fn keep_syn(entry: &Entry<'_>) -> Result<(), Stat> {
-    match packet::syn_of_skb(entry.arg(1))? {
-        Some(_) => entry.keep(),
-        None => Ok(()),
+    if packet::may_open(entry.arg(1)) {
+        return entry.keep();
     }
+    Ok(())
+}
+
+/// Whether a SYN waits for a verdict, or this packet dies of one.
+#[inline(always)]
+fn may_be_decided(call: &impl Call) -> bool {
+    is_drop(call.ret()) || attempt::any_in_flight()
 }
 
 #[inline(always)]
 fn decided(call: &impl Call) {
     let drop = is_drop(call.ret());
-    if !drop && !attempt::any_in_flight() {
-        return;
-    }
     let skb = call.arg(1);
     let Some(pending) = attempt::waiting(skb) else {
         if drop {

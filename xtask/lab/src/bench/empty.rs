@@ -1,4 +1,5 @@
-//! Programs that do nothing, on the hooks the agent uses: what any observer pays at least.
+//! Programs on the hooks the agent uses that do nothing, or only what it takes to know a SYN: what
+//! any observer pays at least.
 
 use std::ffi::CString;
 use std::fs;
@@ -16,8 +17,114 @@ use aya_obj::generated::{
 use btf_rs::{Btf, Type};
 use nix::libc;
 
-/// `r0 = 0; exit` (Documentation/bpf/standardization/instruction-set.rst).
-const RETURN_ZERO: [u64; 2] = [0xb7, 0x95];
+/// `r0 = 0; exit`.
+const RETURN_ZERO: &[u64] = &[put(0, 0), EXIT];
+
+/// Looks at one byte, the flags of the TCP header, where 6.1.192 keeps it: the least that tells a
+/// SYN from other packets, with loads from the arguments where the verifier knows their types.
+const READ_FLAGS_FEXIT: &[u64] = &[
+    load(6, 1, 2 * ARGUMENT_BYTES),
+    load(7, 1, 3 * ARGUMENT_BYTES),
+    load(3, 6, SKB_DATA),
+    load_32(2, 7, IPHDR_LEN),
+    add_register(3, 2),
+    add(3, TCP_FLAGS),
+    copy(1, 10),
+    add(1, -8),
+    put(2, 1),
+    PROBE_READ_KERNEL,
+    put(0, 0),
+    EXIT,
+];
+
+/// The same from a kprobe, which must ask for everything.
+const READ_FLAGS_KPROBE: &[u64] = &[
+    load(6, 1, REGS_DX),
+    load(7, 1, REGS_CX),
+    copy(1, 10),
+    add(1, -8),
+    put(2, 8),
+    copy(3, 6),
+    add(3, SKB_DATA as i32),
+    PROBE_READ_KERNEL,
+    copy(1, 10),
+    add(1, -16),
+    put(2, 4),
+    copy(3, 7),
+    add(3, IPHDR_LEN as i32),
+    PROBE_READ_KERNEL,
+    load(3, 10, -8),
+    load_32(2, 10, -16),
+    add_register(3, 2),
+    add(3, TCP_FLAGS),
+    copy(1, 10),
+    add(1, -24),
+    put(2, 1),
+    PROBE_READ_KERNEL,
+    put(0, 0),
+    EXIT,
+];
+
+/// Bytes of an argument in a trampoline's context.
+const ARGUMENT_BYTES: i16 = 8;
+/// `struct sk_buff.data` and `struct ip_vs_iphdr.len` of 6.1.192.
+const SKB_DATA: i16 = 208;
+const IPHDR_LEN: i16 = 8;
+/// Of the flags in a TCP header (RFC 9293, section 3.1).
+const TCP_FLAGS: i32 = 13;
+/// The third and fourth argument in `struct pt_regs` of x86-64.
+const REGS_DX: i16 = 96;
+const REGS_CX: i16 = 88;
+
+// Instructions, as Documentation/bpf/standardization/instruction-set.rst encodes them.
+
+const EXIT: u64 = 0x95;
+/// Helper 113.
+const PROBE_READ_KERNEL: u64 = instruction(0x85, 0, 0, 0, 113);
+
+const fn put(to: u64, value: i32) -> u64 {
+    instruction(0xb7, to, 0, 0, value)
+}
+
+const fn copy(to: u64, from: u64) -> u64 {
+    instruction(0xbf, to, from, 0, 0)
+}
+
+const fn add(to: u64, value: i32) -> u64 {
+    instruction(0x07, to, 0, 0, value)
+}
+
+const fn add_register(to: u64, from: u64) -> u64 {
+    instruction(0x0f, to, from, 0, 0)
+}
+
+const fn load(to: u64, from: u64, offset: i16) -> u64 {
+    instruction(0x79, to, from, offset, 0)
+}
+
+const fn load_32(to: u64, from: u64, offset: i16) -> u64 {
+    instruction(0x61, to, from, offset, 0)
+}
+
+#[expect(
+    clippy::cast_sign_loss,
+    reason = "two's complement is what the kernel reads"
+)]
+const fn instruction(code: u64, to: u64, from: u64, offset: i16, value: i32) -> u64 {
+    code | to << 8 | from << 12 | (offset as u16 as u64) << 16 | (value as u32 as u64) << 32
+}
+
+/// What the programs do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing.
+    None,
+    /// One look at the TCP flags at the lookup; nothing elsewhere.
+    ReadFlags,
+}
+
+/// Where [`Work::ReadFlags`] looks.
+const LOOKUP: &str = "ip_vs_conn_in_get_proto";
 const LICENSE: &[u8] = b"GPL\0";
 const BTF_DIRECTORY: &str = "/sys/kernel/btf";
 /// Dynamic perf unit of kprobes; its type is a number the kernel hands out.
@@ -40,14 +147,18 @@ impl Empty {
     ///
     /// # Errors
     /// The kernel has no such function or refuses.
-    pub fn fexit(functions: &[&str]) -> Result<Self> {
+    pub fn fexit(functions: &[&str], work: Work) -> Result<Self> {
         let kernel = Btf::from_file(format!("{BTF_DIRECTORY}/vmlinux"))?;
         let module = Btf::from_split_file(format!("{BTF_DIRECTORY}/ip_vs"), &kernel)?;
         let types = module_btf("ip_vs")?;
         let mut held = Vec::new();
         for function in functions {
             let id = function_id(&module, function)?;
-            let program = load(|attr| {
+            let code = match work {
+                Work::ReadFlags if *function == LOOKUP => READ_FLAGS_FEXIT,
+                _ => RETURN_ZERO,
+            };
+            let program = load_program(code, |attr| {
                 attr.prog_type = BPF_PROG_TYPE_TRACING as u32;
                 attr.expected_attach_type = BPF_TRACE_FEXIT as u32;
                 attr.attach_btf_id = id;
@@ -66,12 +177,19 @@ impl Empty {
     ///
     /// # Errors
     /// As [`Self::fexit`].
-    pub fn kprobe(functions: &[&str]) -> Result<Self> {
+    pub fn kprobe(functions: &[&str], work: Work) -> Result<Self> {
         let unit = fs::read_to_string(KPROBE_UNIT)?.trim().parse()?;
         let mut held = Vec::new();
         for function in functions {
             for config in [0, AT_RETURN] {
-                let program = load(|attr| attr.prog_type = BPF_PROG_TYPE_KPROBE as u32)?;
+                let code = match work {
+                    Work::ReadFlags if *function == LOOKUP && config != AT_RETURN => {
+                        READ_FLAGS_KPROBE
+                    }
+                    _ => RETURN_ZERO,
+                };
+                let program =
+                    load_program(code, |attr| attr.prog_type = BPF_PROG_TYPE_KPROBE as u32)?;
                 let event = open_kprobe(unit, function, config)
                     .with_context(|| format!("open a kprobe on {function}"))?;
                 ioctl(&event, SET_BPF, program.as_raw_fd())?;
@@ -90,12 +208,15 @@ fn function_id(module: &Btf, function: &str) -> Result<u32> {
         .with_context(|| format!("ip_vs has no function {function}"))
 }
 
-fn load(fill: impl FnOnce(&mut aya_obj::generated::bpf_attr__bindgen_ty_4)) -> io::Result<OwnedFd> {
+fn load_program(
+    code: &[u64],
+    fill: impl FnOnce(&mut aya_obj::generated::bpf_attr__bindgen_ty_4),
+) -> io::Result<OwnedFd> {
     let mut attr = zeroed();
     // SAFETY: the union was zeroed, so every view of it is initialised.
     let view = unsafe { &mut attr.__bindgen_anon_3 };
-    view.insns = RETURN_ZERO.as_ptr() as u64;
-    view.insn_cnt = 2;
+    view.insns = code.as_ptr() as u64;
+    view.insn_cnt = u32::try_from(code.len()).map_err(io::Error::other)?;
     view.license = LICENSE.as_ptr() as u64;
     fill(view);
     bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)

@@ -1,4 +1,5 @@
-//! What a packet costs with nobody watching, with empty programs, with the agent, with bpftrace.
+//! What a packet costs with nobody watching, with empty programs, with programs that know a SYN and
+//! no more, with the agent, with bpftrace.
 //!
 //! The host boots this guest with one CPU on which every instruction takes a nanosecond, so the
 //! guest's clock counts instructions. Whoever watches is stopped while packets run: what is
@@ -22,11 +23,11 @@ use crate::lab::Lab;
 use crate::process::Process;
 use crate::results::{Event, Results};
 use crate::wait;
-use empty::Empty;
+use empty::{Empty, Work};
 use traffic::{SYNS, Traffic};
 
 /// How often each variant is measured; what they differ by is noise.
-const ROUNDS: u32 = 3;
+const ROUNDS: u32 = 5;
 /// After something was attached or taken off: what the kernel still does about it.
 const SETTLE: Duration = Duration::from_secs(2);
 /// bpftrace compiles its script with the whole of LLVM, under emulation.
@@ -72,18 +73,22 @@ kretprobe:ip_vs_conn_in_get_proto
 enum Variant {
     Nobody,
     EmptyFexit,
+    FlagsFexit,
     AgentFexit,
     EmptyKprobe,
+    FlagsKprobe,
     AgentKprobe,
     Bpftrace,
 }
 
 impl Variant {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Nobody,
         Self::EmptyFexit,
+        Self::FlagsFexit,
         Self::AgentFexit,
         Self::EmptyKprobe,
+        Self::FlagsKprobe,
         Self::AgentKprobe,
         Self::Bpftrace,
     ];
@@ -92,8 +97,10 @@ impl Variant {
         match self {
             Self::Nobody => "nobody",
             Self::EmptyFexit => "empty fexit",
+            Self::FlagsFexit => "flags fexit",
             Self::AgentFexit => "agent fexit",
             Self::EmptyKprobe => "empty kprobe",
+            Self::FlagsKprobe => "flags kprobe",
             Self::AgentKprobe => "agent kprobe",
             Self::Bpftrace => "bpftrace",
         }
@@ -142,11 +149,19 @@ fn watched(
     match variant {
         Variant::Nobody => settled(traffic),
         Variant::EmptyFexit => {
-            let _held = Empty::fexit(&functions)?;
+            let _held = Empty::fexit(&functions, Work::None)?;
+            settled(traffic)
+        }
+        Variant::FlagsFexit => {
+            let _held = Empty::fexit(&functions, Work::ReadFlags)?;
             settled(traffic)
         }
         Variant::EmptyKprobe => {
-            let _held = Empty::kprobe(&functions)?;
+            let _held = Empty::kprobe(&functions, Work::None)?;
+            settled(traffic)
+        }
+        Variant::FlagsKprobe => {
+            let _held = Empty::kprobe(&functions, Work::ReadFlags)?;
             settled(traffic)
         }
         Variant::AgentFexit => with_agent("fexit", traffic),
@@ -207,24 +222,33 @@ fn with_bpftrace(traffic: &mut Traffic) -> Result<traffic::Measured> {
     Ok(measured)
 }
 
-/// Functions the agent hooks with kprobes on this kernel, as the kernel lists them.
+/// Functions that the agent hooks with trampolines or with kprobes, as it is told. Those that get
+/// a kprobe either way handle ICMP, and are on no path measured here.
 fn hooked_functions() -> Result<BTreeSet<String>> {
-    let mut agent = Agent::spawn_with(&["--attach", "kprobe"])?;
+    let all = kprobed_functions("kprobe")?;
+    let always = kprobed_functions("fexit")?;
+    let functions: BTreeSet<String> = all.difference(&always).cloned().collect();
+    ensure!(
+        !functions.is_empty(),
+        "{BINARY} hooks nothing by fexit: with kprobes {all:?}, with fexit {always:?}"
+    );
+    Ok(functions)
+}
+
+/// Functions of ip_vs with a kprobe of the agent, as the kernel lists them.
+fn kprobed_functions(way: &str) -> Result<BTreeSet<String>> {
+    let mut agent = Agent::spawn_with(&["--attach", way])?;
     agent.wait_ready()?;
     let listed = std::fs::read_to_string(KPROBE_LIST)?;
     agent.terminate()?;
-    let functions = listed_functions(&listed);
-    ensure!(
-        !functions.is_empty(),
-        "{BINARY} hooks no function: {listed}"
-    );
-    Ok(functions)
+    Ok(listed_functions(&listed))
 }
 
 /// `ADDRESS KIND FUNCTION+OFFSET MODULE [FLAGS]` per line (Documentation/trace/kprobes.rst).
 fn listed_functions(listed: &str) -> BTreeSet<String> {
     listed
         .lines()
+        .filter(|line| line.split_whitespace().nth(3) == Some("ip_vs"))
         .filter_map(|line| line.split_whitespace().nth(2)?.split('+').next())
         .map(str::to_owned)
         .collect()
@@ -236,8 +260,7 @@ mod tests {
 
     #[test]
     fn functions_are_listed_once() {
-        let listed =
-            "ffffffffc0 k f+0x0 ip_vs [FTRACE]\nffffffffc0 r f+0x0 ip_vs\nffffffffc1 k g+0x4\n";
+        let listed = "ffffffffc0 k f+0x0 ip_vs [FTRACE]\nffffffffc0 r f+0x0 ip_vs\nffffffffc1 k g+0x4 ip_vs\nffffffff80 k h+0x0 [FTRACE]\n";
         let functions: Vec<_> = listed_functions(listed).into_iter().collect();
         assert_eq!(functions, ["f", "g"]);
     }
