@@ -484,6 +484,9 @@ impl Programs {
         for function in functions {
             program.attach(*function, 0).map_err(failed)?;
         }
+        let fd = program.fd().map_err(failed)?.try_clone();
+        self.counters
+            .watch_kprobe(fd.map_err(|error| failed(ProgramError::IOError(error)))?);
         Ok(())
     }
 

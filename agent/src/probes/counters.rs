@@ -1,6 +1,7 @@
 //! Reads what the kernel programs have counted, in this session and in those before it.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent_common::attempt::{ATTEMPTS_MAX, Attempt};
@@ -10,10 +11,11 @@ use agent_common::node::NodeCountKey;
 use agent_common::stat::Stat;
 use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use aya::programs::ProgramFd;
 
-use super::fexit::FexitLink;
+use super::fexit::{self, FexitLink};
 use crate::clock::MonoNs;
-use crate::outputs::metrics::{CountSource, SourceError};
+use crate::outputs::metrics::{CountSource, SkippedRuns, SourceError};
 use crate::source::table::Held;
 
 /// Totals of sessions that are over; a counter that users see never goes back.
@@ -22,7 +24,7 @@ pub struct Carried {
     counts: BTreeMap<CountKey, u64>,
     node_counts: BTreeMap<NodeCountKey, u64>,
     stats: [u64; Stat::ALL.len()],
-    recursion_misses: u64,
+    skipped_runs: SkippedRuns,
 }
 
 /// The kernel's counters, readable from any thread, also after the programs are detached.
@@ -39,17 +41,23 @@ pub struct Counters {
 #[derive(Default)]
 struct Skipped {
     links: Vec<FexitLink>,
-    before: u64,
+    kprobes: Vec<ProgramFd>,
+    before: SkippedRuns,
 }
 
 impl Skipped {
-    /// A kernel that cannot tell (before 5.12) answers 0.
-    fn total(&self) -> u64 {
-        let now = self
-            .links
+    /// A kernel that cannot tell answers 0.
+    fn total(&self) -> SkippedRuns {
+        let links = self.links.iter().map(FexitLink::recursion_misses);
+        let kprobes = self
+            .kprobes
             .iter()
-            .map(|link| link.recursion_misses().unwrap_or(0));
-        self.before + now.sum::<u64>()
+            .map(|program| fexit::recursion_misses(program.as_fd()));
+        SkippedRuns {
+            trampolines: self.before.trampolines
+                + links.map(Result::unwrap_or_default).sum::<u64>(),
+            kprobes: self.before.kprobes + kprobes.map(Result::unwrap_or_default).sum::<u64>(),
+        }
     }
 }
 
@@ -62,13 +70,17 @@ impl Counters {
         stats: PerCpuArray<MapData, u64>,
         attempts: HashMap<MapData, TupleKey, Attempt>,
     ) -> Self {
+        let skipped = Skipped {
+            before: carried.skipped_runs,
+            ..Skipped::default()
+        };
         Self {
             carried,
             counts,
             node_counts,
             stats,
             attempts,
-            skipped: Mutex::default(),
+            skipped: Mutex::new(skipped),
         }
     }
 
@@ -85,7 +97,7 @@ impl Counters {
             counts: self.counts()?.into_iter().collect(),
             node_counts: self.node_counts()?.into_iter().collect(),
             stats,
-            recursion_misses: self.recursion_misses(),
+            skipped_runs: self.skipped_runs(),
         })
     }
 
@@ -105,11 +117,17 @@ impl Counters {
         self.skipped().links.push(link);
     }
 
+    /// Keeps a kprobe's program, to ask how often it was skipped.
+    pub(super) fn watch_kprobe(&self, program: ProgramFd) {
+        self.skipped().kprobes.push(program);
+    }
+
     /// Detaches every program kept.
     pub(super) fn unwatch(&self) {
         let mut skipped = self.skipped();
         skipped.before = skipped.total();
         skipped.links.clear();
+        skipped.kprobes.clear();
     }
 
     fn skipped(&self) -> MutexGuard<'_, Skipped> {
@@ -134,8 +152,8 @@ impl CountSource for Counters {
             .collect()
     }
 
-    fn recursion_misses(&self) -> u64 {
-        self.carried.recursion_misses + self.skipped().total()
+    fn skipped_runs(&self) -> SkippedRuns {
+        self.skipped().total()
     }
 }
 

@@ -145,18 +145,26 @@ impl TracingObject {
 }
 
 impl FexitLink {
-    /// Times the kernel skipped the program because it was already running on the same CPU
-    /// (an interrupt came in the middle of it); each is a lost observation. Linux 5.12 and newer,
-    /// 0 before.
+    /// As [`recursion_misses`], of this program.
     ///
     /// # Errors
     /// The kernel's answer when it cannot tell.
     pub fn recursion_misses(&self) -> io::Result<u64> {
-        // SAFETY: an all-zero `bpf_prog_info` is valid: integers and null pointers.
-        let mut info: bpf_prog_info = unsafe { mem::zeroed() };
-        object_info(self.program.as_fd(), &mut info)?;
-        Ok(info.recursion_misses)
+        recursion_misses(self.program.as_fd())
     }
+}
+
+/// Times the kernel skipped a program because of what ran on the same CPU (an interrupt came in
+/// the middle of it); each may be a lost observation. Linux 5.12 and newer for a trampoline's, 6.7
+/// and newer for a kprobe's (`trace_call_bpf`, kernel/trace/bpf_trace.c), 0 before.
+///
+/// # Errors
+/// The kernel's answer when it cannot tell.
+pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: an all-zero `bpf_prog_info` is valid: integers and null pointers.
+    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
+    object_info(program, &mut info)?;
+    Ok(info.recursion_misses)
 }
 
 impl ModuleTypes {

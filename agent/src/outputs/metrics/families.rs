@@ -21,28 +21,36 @@ use crate::event::{NetnsId, Proto, RealServer, Service, Verdict};
 /// series, which a Prometheus server does not notice.
 pub const SERIES_MAX: usize = 1_000;
 
+/// Services in the families with service labels.
+///
+/// A node programs up to 10,000 services, and each takes 22 series; at this cap they stay near
+/// 11,000.
+pub const SERVICES_MAX: usize = 500;
+
 /// A real server's stale connections of one cause.
 pub type StaleKey = (Service, Option<RealServer>, StaleCause);
 
 /// Families made of the kernel's counters.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Families {
-    /// Attempts by service and decision.
+    /// Attempts by service and decision, of at most [`SERVICES_MAX`] services.
     pub connections: BTreeMap<(Service, Decision), u64>,
     /// Attempts sent to stale real servers, at most [`SERIES_MAX`].
     pub stale: BTreeMap<StaleKey, u64>,
-    /// Dead SYNs by service and cause.
+    /// Dead SYNs by service and cause, of the same services.
     pub syn_drops: BTreeMap<(Service, DropCause), u64>,
     /// Attempts given to real servers, at most [`SERIES_MAX`].
     pub new_connections: BTreeMap<(Service, RealServer), u64>,
-    /// Outcomes of stale attempts by service.
+    /// Outcomes of stale attempts by service, of the same services.
     pub outcomes: BTreeMap<(Service, Outcome), u64>,
     /// Datagrams to stale real servers, at most [`SERIES_MAX`].
     pub stale_datagrams: BTreeMap<(Service, RealServer), u64>,
     /// Flows of datagrams to stale real servers, at most [`SERIES_MAX`].
     pub stale_flows: BTreeMap<(Service, RealServer), u64>,
-    /// Retransmitted SYNs by service and by where the one before was lost.
+    /// Retransmitted SYNs by service and by where the one before was lost, of the same services.
     pub retransmits: BTreeMap<(Service, Lost), u64>,
+    /// Services the cap refused; each is missing in every family with service labels.
+    pub services_refused: usize,
     /// Label sets of `stale_datagrams` the cap refused.
     pub stale_datagrams_refused: usize,
     /// Label sets of `stale_flows` the cap refused.
@@ -53,6 +61,8 @@ pub struct Families {
     pub new_connections_refused: usize,
     /// Counts under keys that make no sense.
     pub malformed: u64,
+    /// Network namespaces of known services, those the cap refused included.
+    pub netns: BTreeSet<NetnsId>,
 }
 
 impl Families {
@@ -66,14 +76,10 @@ impl Families {
             }
         }
         families.zeros();
+        let services = families.connections.keys();
+        families.netns = services.map(|(service, _)| service.netns).collect();
         families.cap();
         families
-    }
-
-    /// Network namespaces of known services.
-    pub fn netns(&self) -> BTreeSet<NetnsId> {
-        let services = self.connections.keys().map(|(service, _)| service);
-        services.map(|service| service.netns).collect()
     }
 
     fn add(&mut self, key: &CountKey, count: u64) -> Option<()> {
@@ -166,6 +172,7 @@ impl Families {
 
     /// Keeps the most abnormal: those with stale connections, then the busiest.
     fn cap(&mut self) {
+        self.cap_services();
         let mut stale_of = BTreeMap::new();
         for ((service, server, _), count) in &self.stale {
             if let Some(server) = server {
@@ -177,6 +184,40 @@ impl Families {
         self.stale_datagrams_refused = keep(&mut self.stale_datagrams, |_, n| (n, 0));
         self.stale_flows_refused = keep(&mut self.stale_flows, |_, n| (n, 0));
         self.stale_refused = keep(&mut self.stale, |_, n| (n, 0));
+    }
+}
+
+impl Families {
+    /// Keeps the most abnormal services: those whose clients are hurt most often, then the busiest.
+    fn cap_services(&mut self) {
+        let mut ranks: BTreeMap<Service, (u64, u64)> = BTreeMap::new();
+        for ((service, decision), count) in &self.connections {
+            let (hurt, all) = ranks.entry(*service).or_default();
+            *all += count;
+            if matches!(decision, Decision::ReusedStale | Decision::Dropped) {
+                *hurt += count;
+            }
+        }
+        for ((service, _), count) in &self.syn_drops {
+            ranks.entry(*service).or_default().0 += count;
+        }
+        ranks.retain(|service, _| service.is_known());
+        self.services_refused = ranks.len().saturating_sub(SERVICES_MAX);
+        if self.services_refused == 0 {
+            return;
+        }
+        let mut ranked: Vec<_> = ranks.into_iter().collect();
+        ranked.sort_by_key(|(service, rank)| (Reverse(*rank), *service));
+        let refused = ranked.into_iter().skip(SERVICES_MAX);
+        let refused: BTreeSet<Service> = refused.map(|(service, _)| service).collect();
+        self.connections
+            .retain(|(service, _), _| !refused.contains(service));
+        self.syn_drops
+            .retain(|(service, _), _| !refused.contains(service));
+        self.outcomes
+            .retain(|(service, _), _| !refused.contains(service));
+        self.retransmits
+            .retain(|(service, _), _| !refused.contains(service));
     }
 }
 

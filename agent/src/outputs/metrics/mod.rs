@@ -30,7 +30,7 @@ use agent_common::verdict::{DropCause, Outcome};
 use prometheus_client::encoding::prometheus_protobuf::EncodeError;
 use thiserror::Error;
 
-pub use families::SERIES_MAX;
+pub use families::{SERIES_MAX, SERVICES_MAX};
 
 use crate::clock::WallAnchor;
 use crate::correlate::{Cause, Counters, Finding, FindingKind};
@@ -77,10 +77,20 @@ pub trait CountSource: Send + Sync {
     /// Why the kernel's map could not be read.
     fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError>;
 
-    /// Runs of a program the kernel skipped because that program was already running.
-    fn recursion_misses(&self) -> u64 {
-        0
+    /// Runs of programs that the kernel skipped.
+    fn skipped_runs(&self) -> SkippedRuns {
+        SkippedRuns::default()
     }
+}
+
+/// Runs of programs that the kernel skipped, each a loss if the packet was worth counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SkippedRuns {
+    /// Of a trampoline's program, because it was running on that CPU already. Linux 5.12 and newer.
+    pub trampolines: u64,
+    /// Of a kprobe's program, because any kprobe's was running on that CPU, or somebody used a map
+    /// there. Linux 6.7 and newer.
+    pub kprobes: u64,
 }
 
 /// What runs, for `ipvs_lens_build_info`.
@@ -304,7 +314,7 @@ struct Kernel {
     counts: Vec<(CountKey, u64)>,
     node_counts: Vec<(NodeCountKey, u64)>,
     stats: Vec<(Stat, u64)>,
-    recursion_misses: u64,
+    skipped_runs: SkippedRuns,
 }
 
 impl Kernel {
@@ -321,7 +331,7 @@ impl Kernel {
             counts: Vec::new(),
             node_counts: Vec::new(),
             stats: source.stats()?,
-            recursion_misses: source.recursion_misses(),
+            skipped_runs: source.skipped_runs(),
         })
     }
 
@@ -382,7 +392,8 @@ impl Live {
         });
         by_kernel
             .chain([
-                ("program_recursion", kernel.recursion_misses),
+                ("program_recursion", kernel.skipped_runs.trampolines),
+                ("kprobe_skipped", kernel.skipped_runs.kprobes),
                 ("count_key_malformed", self.count_keys_malformed),
             ])
             .chain(by_decode)

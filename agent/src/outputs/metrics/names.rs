@@ -566,10 +566,14 @@ const fn lost_in_decode(reason: Reason) -> &'static str {
     }
 }
 
-const LOST_ELSEWHERE: [(&str, &str); 4] = [
+const LOST_ELSEWHERE: [(&str, &str); 5] = [
     (
         "program_recursion",
-        "A run of a kernel program, skipped by the kernel. Counters may miss it.",
+        "A run of a trampoline's program, skipped by the kernel. Counters miss it if it mattered.",
+    ),
+    (
+        "kprobe_skipped",
+        "A run of a kprobe's program, skipped by the kernel. Counters miss it if it mattered.",
     ),
     (
         "count_key_malformed",

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agent_common::stat::Stat;
+use agent_common::verdict::{Decision, DropCause, Lost, Outcome};
 
 use super::families::{Families, SERIES_MAX};
 use super::labels::and;
@@ -21,9 +22,17 @@ pub(super) fn show(
     live: &Live,
 ) {
     page.put(names::CONNECTIONS, connections(page, families));
+    page.refuse(
+        names::CONNECTIONS,
+        families.services_refused * Decision::ALL.len(),
+    );
     page.put(names::STALE_CONNECTIONS, stale(page, families, live));
     page.refuse(names::STALE_CONNECTIONS, families.stale_refused);
     page.put(names::SYN_DROPS, syn_drops(page, families));
+    page.refuse(
+        names::SYN_DROPS,
+        families.services_refused * DropCause::ALL.len(),
+    );
     page.put(names::CONNECT_DELAY, delays(page, families, live));
     page.refuse(names::CONNECT_DELAY, live.delays_refused);
     page.put(
@@ -32,6 +41,10 @@ pub(super) fn show(
     );
     page.refuse(names::NEW_CONNECTIONS, families.new_connections_refused);
     page.put(names::STALE_OUTCOMES, outcomes(page, families));
+    page.refuse(
+        names::STALE_OUTCOMES,
+        families.services_refused * Outcome::ALL.len(),
+    );
     page.put(names::STALE_OUTCOME, times_to_outcome(page, live));
     page.refuse(names::STALE_OUTCOME, live.outcomes_refused);
     page.put(
@@ -45,6 +58,10 @@ pub(super) fn show(
     );
     page.refuse(names::STALE_FLOWS, families.stale_flows_refused);
     page.put(names::SYN_RETRANSMITS, retransmits(page, families));
+    page.refuse(
+        names::SYN_RETRANSMITS,
+        families.services_refused * Lost::ALL.len(),
+    );
     page.put(names::EVENTS_LOST, lost(kernel, live));
     page.put_one(names::EVENTS_EMITTED, plain(kernel.stat(Stat::Emitted)));
     page.put_one(names::EVENTS_RECEIVED, plain(live.received));
@@ -56,11 +73,8 @@ pub(super) fn show(
 pub(super) fn netns(families: &Families, live: &Live) -> BTreeSet<NetnsId> {
     let services = live.delays.keys().map(|(service, _)| *service);
     let known = services.filter(Service::is_known);
-    families
-        .netns()
-        .into_iter()
-        .chain(known.map(|s| s.netns))
-        .collect()
+    let of_kernel = families.netns.iter().copied();
+    of_kernel.chain(known.map(|s| s.netns)).collect()
 }
 
 fn plain(value: u64) -> Sample {

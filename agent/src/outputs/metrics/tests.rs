@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use agent_common::count::TALLY_ATTEMPT;
 use agent_common::key::ServiceKey;
-use agent_common::verdict::StaleCause;
+use agent_common::verdict::{Decision, DropCause, Lost, Outcome, StaleCause};
 use expect_test::expect_file;
 use names::Kind;
 use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model as proto;
@@ -34,8 +34,11 @@ impl CountSource for Fixed {
         Ok(vec![(Stat::Emitted, 9), (Stat::RingFull, 2)])
     }
 
-    fn recursion_misses(&self) -> u64 {
-        1
+    fn skipped_runs(&self) -> SkippedRuns {
+        SkippedRuns {
+            trampolines: 1,
+            kprobes: 3,
+        }
     }
 }
 
@@ -394,6 +397,7 @@ fn without_a_source_everything_of_ours_is_there_at_zero() {
         "record_short",
         "attempts_evicted",
         "program_recursion",
+        "kprobe_skipped",
     ] {
         let line = format!("ipvs_lens_events_lost_total{{reason=\"{reason}\"}} 0\n");
         assert!(text.contains(&line), "{line} is missing in {text}");
@@ -452,6 +456,46 @@ fn a_family_is_capped_with_the_most_abnormal_first() {
     assert!(family("ipvs_lens_new_connections_total", extra + 1));
     let stale_refused = 2 * (SERIES_MAX + extra + 1) - SERIES_MAX;
     assert!(family("ipvs_lens_stale_connections_total", stale_refused));
+}
+
+#[test]
+fn services_are_capped_with_the_most_abnormal_first() {
+    let at = |port: usize| Service {
+        name: ServiceName::Address {
+            proto: Proto::Tcp,
+            local: std::net::SocketAddr::new(
+                "10.0.0.1".parse().unwrap(),
+                u16::try_from(port).unwrap(),
+            ),
+        },
+        ..sample_service()
+    };
+    let extra = 4;
+    let busy = Verdict::Scheduled;
+    let mut counts: Vec<_> = (1..=SERVICES_MAX + extra)
+        .map(|port| attempts(at(port), None, busy, 100))
+        .collect();
+    let hurt = Verdict::Dropped(DropCause::IpvsReuse);
+    counts.push(attempts(at(9_000), None, hurt, 1));
+    let text = with(counts).text();
+    let kept = "local_port=\"9000\",local_mark=\"\",decision=\"dropped\"} 1\n";
+    assert!(text.contains(kept), "the one that is hurt must be kept");
+    let refused = extra + 1;
+    for (family, labels) in [
+        ("ipvs_lens_connections_total", Decision::ALL.len()),
+        ("ipvs_lens_syn_drops_total", DropCause::ALL.len()),
+        ("ipvs_lens_stale_outcomes_total", Outcome::ALL.len()),
+        ("ipvs_lens_syn_retransmits_total", Lost::ALL.len()),
+    ] {
+        let known = |line: &&str| line.starts_with(family) && line.contains("10.0.0.1");
+        let rows = text.lines().filter(known).count();
+        assert_eq!(rows, SERVICES_MAX * labels, "{family}");
+        let dropped = format!(
+            "ipvs_lens_series_dropped_total{{family=\"{family}\"}} {}\n",
+            refused * labels
+        );
+        assert!(text.contains(&dropped), "{dropped} is missing");
+    }
 }
 
 #[test]
