@@ -45,6 +45,8 @@ pub enum Set {
     All,
     /// Those that rest on the kernel.
     Core,
+    /// Those whose exact counts show that a way in and a way out lose nothing.
+    Ways,
 }
 
 impl Pass {
@@ -64,6 +66,14 @@ impl Pass {
         }
     }
 
+    const fn ways(kernel: &'static str, settings: &'static [&'static str]) -> Self {
+        Self {
+            kernel,
+            set: Set::Ways,
+            settings,
+        }
+    }
+
     /// The kernel, the settings and the set, for people.
     pub fn name(&self) -> String {
         let settings = self.settings.iter().map(|word| {
@@ -73,6 +83,7 @@ impl Pass {
         let set = match self.set {
             Set::All => None,
             Set::Core => Some("core"),
+            Set::Ways => Some("ways"),
         };
         let words = [self.kernel].into_iter().chain(settings).chain(set);
         words.collect::<Vec<_>>().join(" ")
@@ -83,15 +94,15 @@ impl Pass {
         let set = match self.set {
             Set::All => "lab.set=all",
             Set::Core => "lab.set=core",
+            Set::Ways => "lab.set=ways",
         };
         let words = [set].into_iter().chain(self.settings.iter().copied());
         words.map(str::to_owned).collect()
     }
 }
 
-/// As the agent picks for itself, and every way in and out it can be told to take.
+/// Every way in and out the agent can be told to take.
 const WAYS: &[&[&str]] = &[
-    &[],
     &["IPVS_LENS_ATTACH=kprobe", "IPVS_LENS_EVENTS=perf"],
     &["IPVS_LENS_ATTACH=kprobe", "IPVS_LENS_EVENTS=ring"],
     &["IPVS_LENS_ATTACH=fexit", "IPVS_LENS_EVENTS=perf"],
@@ -103,19 +114,41 @@ pub fn matrix() -> Vec<Pass> {
     let mut passes = Vec::new();
     for kernel in KERNELS {
         passes.push(Pass::all(kernel.name, &[]));
-        let can_fexit = kernel.source.is_none();
-        let ways = WAYS.iter().filter(|way| !way.is_empty());
-        let ways = ways.filter(|way| can_fexit || !way.contains(&"IPVS_LENS_ATTACH=fexit"));
-        passes.extend(ways.map(|way| Pass::core(kernel.name, way)));
+        passes.extend(ways(kernel).map(|way| Pass::core(kernel.name, way)));
     }
     passes
 }
 
-/// What the test verb runs: every kernel, all scenarios on a new and on the oldest one, both ways
-/// in and both ways out. 7.2 is left to the core: it has a fault of its own.
-///
-/// The longest first, so that the two that run at a time end together.
-pub const TEST_PASSES: &[Pass] = &[
+/// The ways in and out that a kernel knows.
+fn ways(kernel: &Kernel) -> impl Iterator<Item = &'static [&'static str]> {
+    let can_fexit = kernel.source.is_none();
+    let ways = WAYS.iter().copied();
+    ways.filter(move |way| can_fexit || !way.contains(&"IPVS_LENS_ATTACH=fexit"))
+}
+
+/// What the test verb runs: the longest passes first, so that those that run at a time end
+/// together; then every kernel by every way that no pass has taken.
+pub fn test_passes() -> Vec<Pass> {
+    let mut passes = TEST_PASSES.to_vec();
+    for kernel in KERNELS {
+        // What the agent picks for itself.
+        let own = if kernel.source.is_none() {
+            ["IPVS_LENS_ATTACH=fexit", "IPVS_LENS_EVENTS=ring"]
+        } else {
+            ["IPVS_LENS_ATTACH=kprobe", "IPVS_LENS_EVENTS=ring"]
+        };
+        for way in ways(kernel).filter(|way| *way != own) {
+            if !TEST_PASSES.contains(&Pass::core(kernel.name, way)) {
+                passes.push(Pass::ways(kernel.name, way));
+            }
+        }
+    }
+    passes
+}
+
+/// All scenarios on a new kernel and on the oldest one, the core on every other and by the ways
+/// the agent picks last. 7.2 is left to the core: it has a fault of its own.
+const TEST_PASSES: &[Pass] = &[
     Pass::all("6.12", &[]),
     Pass::all("5.10", &[]),
     Pass::core("7.2", &[]),
@@ -535,7 +568,7 @@ pub fn kernel(name: &str) -> Option<&'static Kernel> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEMO_KERNEL, KERNELS, Pass, TEST_PASSES, kernel, matrix};
+    use super::{DEMO_KERNEL, KERNELS, Pass, TEST_PASSES, kernel, matrix, test_passes, ways};
 
     #[test]
     fn named_kernels_exist() {
@@ -556,6 +589,16 @@ mod tests {
             assert!(passes().next().is_some(), "{}", kernel.name);
         }
         assert!(TEST_PASSES.contains(&Pass::all("6.12", &[])));
+    }
+
+    #[test]
+    fn every_kernel_is_tested_by_every_way() {
+        let passes = test_passes();
+        for kernel in KERNELS {
+            let of_kernel = passes.iter().filter(|pass| pass.kernel == kernel.name);
+            // What the agent picks for itself is one of the ways.
+            assert_eq!(of_kernel.count(), ways(kernel).count(), "{}", kernel.name);
+        }
     }
 
     #[test]

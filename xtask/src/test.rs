@@ -20,7 +20,7 @@ pub struct TestArgs {
     /// Leave out what needs a guest
     #[arg(long)]
     fast: bool,
-    /// Run only the steps on the host whose names contain this
+    /// Run only the steps, and the passes in guests, whose names contain this
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
 }
@@ -39,21 +39,23 @@ pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
         total += tally;
     };
     let mut steps = host_steps(paths);
-    let guests = !args.fast && args.only.is_none();
-    if let Some(words) = &args.only {
-        steps.retain(|(name, _)| name.contains(words.as_str()));
-        if steps.is_empty() {
-            eprintln!("xtask: no step on the host has {words:?} in its name");
-            return ExitCode::FAILURE;
-        }
-    }
-    if guests {
+    let mut passes = Vec::new();
+    if !args.fast {
         steps.push((
             "Prometheus and Alertmanager watch the incident".to_owned(),
             Box::new(|| stack::test::run(paths)),
         ));
+        passes = pins::test_passes();
     }
-    let count = steps.len() + usize::from(guests);
+    if let Some(words) = &args.only {
+        steps.retain(|(name, _)| name.contains(words.as_str()));
+        passes.retain(|pass| pass_name(&pass.name()).contains(words.as_str()));
+        if steps.is_empty() && passes.is_empty() {
+            eprintln!("xtask: no step and no pass has {words:?} in its name");
+            return ExitCode::FAILURE;
+        }
+    }
+    let count = steps.len() + usize::from(!passes.is_empty());
     for (number, (name, step)) in (1..).zip(steps) {
         say(format!("step {number} of {count}: {name}"));
         let tally = step().unwrap_or_else(|error| {
@@ -62,10 +64,10 @@ pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
         });
         add(&name, tally);
     }
-    if guests {
+    if !passes.is_empty() {
         say(format!("step {count} of {count}: scenarios in guests"));
-        for (name, tally) in passes::run(paths, pins::TEST_PASSES) {
-            add(&format!("scenarios on kernel {name}"), tally);
+        for (name, tally) in passes::run(paths, &passes) {
+            add(&pass_name(&name), tally);
         }
     }
     println!("\n{}\n{total}", lines.join("\n"));
@@ -74,6 +76,10 @@ pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn pass_name(pass: &str) -> String {
+    format!("scenarios on kernel {pass}")
 }
 
 fn host_steps(paths: &Paths) -> Vec<Step<'_>> {

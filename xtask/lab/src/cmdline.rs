@@ -26,7 +26,7 @@ pub struct Request {
     pub mode: Mode,
     /// `lab.scenarios=a,b`; empty means `set`.
     pub scenarios: Vec<String>,
-    /// `lab.set=`, `all` or `core`; all when absent.
+    /// `lab.set=`, `all`, `core` or `ways`; all when absent.
     pub set: Set,
     /// `lab.kernel=`: the host's name for this kernel, empty when absent.
     pub kernel: String,
@@ -81,7 +81,8 @@ fn parse_set(value: &str) -> Result<Set> {
     match value {
         "all" => Ok(Set::All),
         "core" => Ok(Set::Core),
-        other => bail!("unknown lab.set `{other}`; known are all, core"),
+        "ways" => Ok(Set::Ways),
+        other => bail!("unknown lab.set `{other}`; known are all, core, ways"),
     }
 }
 
