@@ -289,7 +289,22 @@ pub struct Package {
 /// Extracted into the cache, not installed, because an installation would start them.
 pub const OLDEST_STACK: Release = Release {
     name: "oldest",
-    origin: Origin::Suite(&["prometheus", "prometheus-alertmanager"]),
+    origin: Origin::Suite(&[
+        "prometheus",
+        "prometheus-alertmanager",
+        // What Prometheus's pages are drawn with.
+        "fonts-glyphicons-halflings",
+        "libjs-bootstrap4",
+        "libjs-d3",
+        "libjs-eonasdan-bootstrap-datetimepicker",
+        "libjs-jquery",
+        "libjs-jquery-hotkeys",
+        "libjs-moment",
+        "libjs-moment-timezone",
+        "libjs-mustache",
+        "libjs-popper.js",
+        "libjs-rickshaw",
+    ]),
 };
 
 /// The newest pair.

@@ -29,8 +29,8 @@ const FULL: u32 = 24;
 const HALF: u32 = 12;
 /// Three beside each other.
 const THIRD: u32 = 8;
-/// Four beside each other.
-const QUARTER: u32 = 6;
+/// Six beside each other.
+const SIXTH: u32 = 4;
 
 /// Attached, or not.
 const ATTACHED: &[State] = &[
@@ -73,7 +73,7 @@ const OVERVIEW: Board = Board {
                     description: "New connections that IPVS sends to real servers of weight 0, or to removed ones. Should be 0, but for the first minutes of a rollout.",
                     kind: Kind::Stat,
                     unit: "cps",
-                    width: QUARTER,
+                    width: SIXTH,
                     queries: &[always(
                         "sum(rate(ipvs_lens_stale_connections_total{<node>}[$__rate_interval]))",
                         "",
@@ -84,9 +84,20 @@ const OVERVIEW: Board = Board {
                     description: "Those of them that were refused, found no route or timed out. Should be 0.",
                     kind: Kind::Stat,
                     unit: "cps",
-                    width: QUARTER,
+                    width: SIXTH,
                     queries: &[always(
                         "sum(rate(ipvs_lens_stale_outcomes_total{<node>,outcome!=\"answered\"}[$__rate_interval]))",
+                        "",
+                    )],
+                },
+                Panel {
+                    title: "Datagrams to stale real servers",
+                    description: "UDP flows follow their entry for as long as they send. Should be 0.",
+                    kind: Kind::Stat,
+                    unit: "pps",
+                    width: SIXTH,
+                    queries: &[always(
+                        "sum(rate(ipvs_lens_stale_datagrams_total{<node>}[$__rate_interval]))",
                         "",
                     )],
                 },
@@ -95,7 +106,7 @@ const OVERVIEW: Board = Board {
                     description: "Each costs a client 1 s or more. Should be 0.",
                     kind: Kind::Stat,
                     unit: "pps",
-                    width: QUARTER,
+                    width: SIXTH,
                     queries: &[always(
                         "sum(rate(ipvs_lens_syn_drops_total{<node>,cause=~\"ipvs_.+\"}[$__rate_interval]))",
                         "",
@@ -106,7 +117,7 @@ const OVERVIEW: Board = Board {
                     description: "Share of the attempts that follow an old entry instead of being scheduled. Near 1, the scheduler has no say any more.",
                     kind: Kind::Stat,
                     unit: "percentunit",
-                    width: QUARTER,
+                    width: SIXTH,
                     queries: &[always(
                         "sum(rate(ipvs_lens_connections_total{<node>,decision=~\"reused|reused_stale\"}[$__rate_interval])) / sum(rate(ipvs_lens_connections_total{<node>}[$__rate_interval]))",
                         "",
@@ -117,7 +128,7 @@ const OVERVIEW: Board = Board {
                     description: "Fewer than there are nodes with IPVS means that nothing is known of the others.",
                     kind: Kind::Stat,
                     unit: "short",
-                    width: QUARTER,
+                    width: SIXTH,
                     queries: &[always("sum(up{<agent>})", "")],
                 },
             ],
