@@ -342,7 +342,7 @@ impl<'a> Agent<'a> {
             status.state = State::Armed;
             status.reason = None;
             status.probes = probes;
-            status.types = programs.types_origin().to_owned();
+            programs.types_origin().clone_into(&mut status.types);
             status.attachment = programs.attachment();
             status.layout = layout_by_name(programs.layout()).collect();
             status.absent = absent_fields(programs.layout()).collect();
