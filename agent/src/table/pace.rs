@@ -12,11 +12,17 @@ const SHARE: u32 = 100;
 /// not before this has passed, so that one reading sees many of them.
 const BURST: Duration = Duration::from_millis(500);
 
+/// Readings whose cheapest is believed. A hypervisor that takes the CPU away makes one reading look
+/// a hundred times as dear, and the table would not be read for minutes. The first readings come at
+/// the interval whatever they cost, because a rate needs two of them.
+const REMEMBERED: usize = 3;
+
 /// Waiting times between readings.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     interval: Duration,
-    cost: Duration,
+    /// Of the last readings, the newest first.
+    costs: [Duration; REMEMBERED],
 }
 
 impl Pace {
@@ -25,13 +31,14 @@ impl Pace {
     pub const fn new(interval: Duration) -> Self {
         Self {
             interval,
-            cost: Duration::ZERO,
+            costs: [Duration::ZERO; REMEMBERED],
         }
     }
 
     /// The last reading took a CPU for so long.
     pub const fn took(&mut self, cost: Duration) {
-        self.cost = cost;
+        let [newest, older, _] = self.costs;
+        self.costs = [cost, newest, older];
     }
 
     /// How long to wait for the next reading.
@@ -48,7 +55,8 @@ impl Pace {
 
     /// What keeps the cost at its share.
     fn rest(&self) -> Duration {
-        self.cost.saturating_mul(SHARE)
+        let cost = self.costs.iter().min().copied().unwrap_or_default();
+        cost.saturating_mul(SHARE)
     }
 }
 
@@ -68,9 +76,20 @@ mod tests {
     #[test]
     fn a_dear_one_less_often_whatever_happens() {
         let mut pace = Pace::new(Duration::from_secs(5));
-        pace.took(Duration::from_millis(200));
+        for milliseconds in [210, 200, 220] {
+            pace.took(Duration::from_millis(milliseconds));
+        }
         assert_eq!(pace.next(), Duration::from_secs(20));
         assert_eq!(pace.soon(), Duration::from_secs(20));
+    }
+
+    #[test]
+    fn one_reading_that_was_held_up_changes_nothing() {
+        let mut pace = Pace::new(Duration::from_secs(5));
+        for milliseconds in [2, 1_200, 2] {
+            pace.took(Duration::from_millis(milliseconds));
+            assert_eq!(pace.next(), Duration::from_secs(5));
+        }
     }
 
     #[test]
