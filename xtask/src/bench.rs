@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: what observing costs, counted in instructions.
 
+mod table;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 
-use crate::guest::{self, Flow};
+use crate::guest::{self, Flow, Prepared};
 use crate::paths::Paths;
 use crate::results::{self, Event, Measurement};
 use crate::{kernel, pins, userland};
@@ -45,6 +47,12 @@ enum What {
         #[arg(default_value = pins::BENCH_KERNEL)]
         kernel: String,
     },
+    /// Time and memory 10,000 services with 10 real servers each cost, beside node_exporter
+    Table {
+        /// Kernel to boot
+        #[arg(default_value = pins::BENCH_KERNEL)]
+        kernel: String,
+    },
 }
 
 /// Runs the verb.
@@ -52,42 +60,60 @@ enum What {
 /// # Errors
 /// When the guest fails, or the rounds differ too much to mean anything.
 pub fn bench(paths: &Paths, args: &BenchArgs) -> Result<()> {
-    let What::Packet { kernel } = &args.what;
+    match &args.what {
+        What::Packet { kernel } => packet(paths, kernel),
+        What::Table { kernel } => table::run(paths, kernel),
+    }
+}
+
+fn packet(paths: &Paths, kernel: &str) -> Result<()> {
     let bpftrace = userland::ensure_bpftrace(paths)?;
     let name = format!("{kernel} bench");
     let guest = guest::prepare_counting(paths, kernel::find(kernel)?, &name, &bpftrace)?;
     let mut measured = Vec::new();
+    follow(&guest, "bench", LIMIT, |event| {
+        if let Event::Bench(one) = event {
+            println!(
+                "round {}, {}: {} established, {} scheduled, {} reused",
+                one.round + 1,
+                one.variant,
+                one.established,
+                one.scheduled,
+                one.reused
+            );
+            measured.push(one);
+        }
+    })?;
+    print!("{}", report(&measured)?);
+    Ok(())
+}
+
+/// Boots the guest in this mode and hands over what it reports until it is done.
+fn follow(
+    guest: &Prepared,
+    mode: &str,
+    limit: Duration,
+    mut take: impl FnMut(Event),
+) -> Result<()> {
     let mut failure = None;
     guest
-        .follow(&["lab.mode=bench".to_owned()], LIMIT, |line| {
+        .follow(&[format!("lab.mode={mode}")], limit, |line| {
             match results::parse(line) {
-                Some(Event::Bench(one)) => {
-                    println!(
-                        "round {}, {}: {} established, {} scheduled, {} reused",
-                        one.round + 1,
-                        one.variant,
-                        one.established,
-                        one.scheduled,
-                        one.reused
-                    );
-                    measured.push(one);
-                }
                 Some(Event::Done) => return Flow::Finished,
                 Some(Event::Error { detail }) => {
                     failure = Some(detail);
                     return Flow::Finished;
                 }
-                Some(_) => {}
+                Some(event) => take(event),
                 None => println!("{line}"),
             }
             Flow::Continue
         })
         .context("the measurement did not finish")?;
-    if let Some(detail) = failure {
-        bail!("the measurement failed: {detail}");
+    match failure {
+        Some(detail) => bail!("the measurement failed: {detail}"),
+        None => Ok(()),
     }
-    print!("{}", report(&measured)?);
-    Ok(())
 }
 
 /// The table: what each variant costs, what it adds, and the ratios that matter.

@@ -263,6 +263,10 @@ pub const BPFTRACE_PACKAGES: &[&str] = &[
     "libz3-4",
 ];
 
+/// Debian package of the exporter the agent's reading of the table is measured beside; it needs
+/// nothing the guest's userland lacks.
+pub const NODE_EXPORTER_PACKAGES: &[&str] = &["prometheus-node-exporter"];
+
 /// One of the two archives every Debian mirror carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Archive {

@@ -30,6 +30,8 @@ pub enum Event {
     },
     /// One measurement, in instructions.
     Bench(Measurement),
+    /// What a table of 100,000 real servers cost once.
+    Table(TableMeasurement),
     /// Process 1 could not do what it was asked to; the guest powers off.
     Error {
         /// Why.
@@ -52,6 +54,25 @@ pub struct Measurement {
     pub scheduled: u32,
     /// A SYN that followed an old entry to a stale real server.
     pub reused: u32,
+}
+
+/// One scrape, and what whoever answered it had used by then.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct TableMeasurement {
+    /// Who was scraped.
+    pub variant: String,
+    /// Which turn it was.
+    pub round: u32,
+    /// From the connect to the last byte.
+    pub scrape_ms: f64,
+    /// Lines of the answer that are no comments.
+    pub series: u32,
+    /// Time the last reading of the table took beside scrapes; 0 where a scrape reads it.
+    pub read_ms: f64,
+    /// Memory held after the scrape.
+    pub resident_kib: u32,
+    /// The most it ever held.
+    pub peak_kib: u32,
 }
 
 /// How a scenario ended.

@@ -87,6 +87,21 @@ pub fn ensure_bpftrace(paths: &Paths) -> Result<PathBuf> {
     Ok(root)
 }
 
+/// Makes sure node_exporter is in the cache and returns its root.
+///
+/// # Errors
+/// When apt cannot provide the package.
+pub fn ensure_node_exporter(paths: &Paths) -> Result<PathBuf> {
+    let root = paths.cache.join("node-exporter");
+    let stamp = pins::NODE_EXPORTER_PACKAGES.join(" ");
+    cache::ensure(&paths.cache, &root, &stamp, |part| {
+        say("fetching node_exporter");
+        unpack(paths, "node-exporter", pins::NODE_EXPORTER_PACKAGES, part)?;
+        Ok(fs::remove_dir_all(part.join("usr/share"))?)
+    })?;
+    Ok(root)
+}
+
 /// Downloads packages and extracts them below `root`; the downloads are not kept.
 ///
 /// # Errors

@@ -207,7 +207,7 @@ impl Report {
             }
             Some(Event::Done) => return Flow::Finished,
             // Of another mode of the guest.
-            Some(Event::Bench(_)) => {}
+            Some(Event::Bench(_) | Event::Table(_)) => {}
             None => print(format!("{name}: {line}")),
         }
         Flow::Continue

@@ -140,6 +140,11 @@ impl Agent {
             .context("the counts did not stay")
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Asks it to stop and wants exit status 0.
     ///
     /// # Errors

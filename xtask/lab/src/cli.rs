@@ -32,6 +32,8 @@ enum Cli {
     Stack,
     /// Measures what a packet costs, with and without observers.
     Bench,
+    /// Measures what a large table costs, beside node_exporter.
+    BenchTable,
     /// Builds the lab's network and serves until Enter is pressed, or removes it.
     #[command(subcommand)]
     Topology(TopologyCommand),
@@ -97,6 +99,7 @@ pub fn run() -> Result<()> {
         Cli::Demo => demo::run(),
         Cli::Stack => stack::run(),
         Cli::Bench => bench::run(),
+        Cli::BenchTable => bench::table::run(),
         Cli::Topology(TopologyCommand::Up) => serve_by_hand(),
         Cli::Topology(TopologyCommand::Down) => {
             director::reset();

@@ -15,6 +15,8 @@ pub enum Mode {
     Stack,
     /// Measure what a packet costs.
     Bench,
+    /// Measure what a large table costs.
+    BenchTable,
     /// Give the console to a person.
     Shell,
 }
@@ -70,9 +72,12 @@ fn parse_mode(value: &str) -> Result<Mode> {
         "demo" => Ok(Mode::Demo),
         "stack" => Ok(Mode::Stack),
         "bench" => Ok(Mode::Bench),
+        "bench_table" => Ok(Mode::BenchTable),
         "shell" => Ok(Mode::Shell),
         other => {
-            bail!("unknown lab.mode `{other}`; known are scenarios, demo, stack, bench, shell")
+            bail!(
+                "unknown lab.mode `{other}`; known are scenarios, demo, stack, bench, bench_table, shell"
+            )
         }
     }
 }

@@ -25,10 +25,11 @@ use crate::scenarios;
 /// Where the userland's programs are.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Type and place of every file system, in order.
-const MOUNTS: [(&str, &str); 9] = [
+const MOUNTS: [(&str, &str); 10] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
+    ("devpts", "/dev/pts"),
     ("tracefs", "/sys/kernel/tracing"),
     ("debugfs", "/sys/kernel/debug"),
     ("bpf", "/sys/fs/bpf"),
@@ -120,6 +121,7 @@ fn serve() -> Result<()> {
     match request.mode {
         Mode::Scenarios => run_scenarios(&request, release.trim()),
         Mode::Bench => run_lab(&["bench"], BENCH_LIMIT),
+        Mode::BenchTable => run_lab(&["bench-table"], BENCH_LIMIT),
         Mode::Demo => run_lab(&["demo"], DEMO_LIMIT),
         Mode::Stack => run_lab(&["stack"], STACK_LIMIT),
         Mode::Shell => run_shell(release.trim()),

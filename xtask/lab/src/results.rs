@@ -61,6 +61,23 @@ pub enum Event<'a> {
         /// A SYN that followed an old entry to a stale real server.
         reused: u64,
     },
+    /// What a table of 100,000 real servers cost once.
+    Table {
+        /// Who was scraped.
+        variant: &'a str,
+        /// Which turn it was.
+        round: u32,
+        /// From the connect to the last byte.
+        scrape_ms: f64,
+        /// Lines of the answer that are no comments.
+        series: usize,
+        /// Time the last reading of the table took beside scrapes; 0 where a scrape reads it.
+        read_ms: f64,
+        /// Memory held after the scrape.
+        resident_kib: u64,
+        /// The most it ever held.
+        peak_kib: u64,
+    },
     /// Init itself failed.
     Error {
         /// Why.

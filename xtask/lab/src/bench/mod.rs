@@ -6,7 +6,8 @@
 //! measured is the packet's path, not the reading of results.
 
 mod empty;
-mod segment;
+pub mod segment;
+pub mod table;
 mod traffic;
 
 use std::collections::BTreeSet;
