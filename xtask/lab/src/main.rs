@@ -27,6 +27,7 @@ mod service;
 mod socket;
 mod stack;
 mod sysctl;
+mod terminal;
 mod topology;
 mod traffic;
 mod wait;

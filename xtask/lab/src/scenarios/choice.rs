@@ -14,6 +14,8 @@ pub const CORE: &[&str] = &[
     "reuse-drop",
     // As before 5.9.
     "old-drop",
+    // The doctor's verdict on it.
+    "doctor-old-drop",
     // Drop reasons are renumbered by stable updates, and told by location before 5.17.
     "iptables-drop",
     // The AVAILABLE bit moved from `flags` to `cflags`.
@@ -73,6 +75,11 @@ const EXCEPTIONS: &[Exception] = &[
         scenario: "conntrack-clash",
         kernels: Kernels::Only(&["6.12"]),
         reason: "on 5.10 the two SYNs did not clash; other kernels were not tried",
+    },
+    Exception {
+        scenario: "doctor-old-drop",
+        kernels: Kernels::Only(&["5.10-old-drop"]),
+        reason: "IPVS drops ordinary port reuse only before 5.9",
     },
     Exception {
         scenario: "reschedule",

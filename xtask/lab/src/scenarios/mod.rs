@@ -4,6 +4,7 @@
 
 mod choice;
 mod doctor;
+mod draining_holders;
 mod drops;
 mod full_speed;
 mod incident;
@@ -11,6 +12,7 @@ mod iptables_drop;
 mod lost_elsewhere;
 mod modes;
 mod module_life;
+mod near_reuse;
 mod no_destination;
 mod old_drop;
 mod outcomes;
@@ -19,9 +21,12 @@ mod refusals;
 mod removed;
 mod reschedule;
 mod reuse_drop;
+mod rolling_update;
+mod skew;
 mod stale_reuse;
 mod stop;
 mod table;
+mod top;
 mod trace;
 mod udp;
 mod wrong_layout;
@@ -105,13 +110,78 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     row(
         "doctor",
-        "the doctor's verdict on the hazard and on its cure",
+        "the doctor's verdicts and exit statuses by settings alone, also where it cannot look",
         doctor::run,
     ),
     row(
         "table",
         "every kind of service and real server is read as it was configured",
         table::run,
+    ),
+    row(
+        "rolling-update",
+        "a real server drains and goes: the timeline is the scenario's own; one is forgotten",
+        rolling_update::run,
+    ),
+    row(
+        "draining-holders",
+        "what holds a draining server: reuse, an open connection, UDP, nobody",
+        draining_holders::run,
+    ),
+    row(
+        "skew",
+        "a new server starves in mode 0 and is fed in mode 1; long connections are no skew",
+        skew::run,
+    ),
+    row(
+        "near-reuse",
+        "a client whose source ports will come back is counted before they do",
+        near_reuse::run,
+    ),
+    row(
+        "top",
+        "the table printed for people and for programs, and drawn on a terminal",
+        top::run,
+    ),
+    row(
+        "doctor-reuse",
+        "mode 0, seen by the agent, cured by the doctor's own command, undone, cured by nodest",
+        doctor::reused_ports,
+    ),
+    row(
+        "doctor-removed",
+        "UDP clients of a removed server, cut off until the doctor's command is run",
+        doctor::removed_server,
+    ),
+    row(
+        "doctor-syn-drop",
+        "the one-second delay, gone with the doctor's command",
+        doctor::dropped_syn,
+    ),
+    row(
+        "doctor-old-drop",
+        "a kernel that drops as before 5.9 whatever its release says: what was seen decides",
+        doctor::before_5_9,
+    ),
+    row(
+        "doctor-persistence",
+        "a client tied to a draining server leaves it after the doctor's command",
+        doctor::template,
+    ),
+    row(
+        "doctor-conntrack-full",
+        "no room for a new connection until the doctor's command is run",
+        doctor::conntrack_full,
+    ),
+    row(
+        "doctor-ports",
+        "a server cannot restart because its port was taken, until it is reserved",
+        doctor::taken_ports,
+    ),
+    row(
+        "doctor-other-netns",
+        "IPVS in another namespace is found, and the doctor's command enters it",
+        doctor::other_namespace,
     ),
     row("trace", "live findings as JSON Lines", trace::run),
     row(
