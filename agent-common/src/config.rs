@@ -18,6 +18,10 @@ pub struct Config {
     pub outcome_timeout_ns: u64,
 }
 
+/// A drop reason that says nothing, in the table of causes: the location may know that nothing is
+/// lost.
+pub const UNSAID: u8 = u8::MAX;
+
 /// Pieces of kernel functions whose drops are told apart by location where there are no reasons;
 /// a compiler makes up to three pieces of one function.
 pub const DROP_LOCATIONS_MAX: u32 = 16;
@@ -32,6 +36,26 @@ pub struct DropLocation {
     pub end: u64,
     /// [`crate::verdict::DropCause`], 0 for what is no loss.
     pub cause: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+/// First elements of the table of hook callers: pieces of the function that runs a hook's rules.
+pub const HOOK_LOOPS: u32 = 2;
+
+/// Pieces of kernel functions that pass packets to netfilter's hooks, behind [`HOOK_LOOPS`] others.
+pub const HOOK_CALLERS_MAX: u32 = 32;
+
+/// Code of one piece of such a function, and the hook it passes packets to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookCaller {
+    /// First address.
+    pub start: u64,
+    /// First address behind it; equal to `start` in an unused entry.
+    pub end: u64,
+    /// [`crate::netfilter::HookPoint`]; 0 for what runs the rules of any hook.
+    pub hook: u32,
     /// Always 0.
     pub pad: u32,
 }
@@ -57,4 +81,6 @@ mod user {
     unsafe impl aya::Pod for super::Config {}
     // SAFETY: `#[repr(C)]`, padding spelled out.
     unsafe impl aya::Pod for super::DropLocation {}
+    // SAFETY: `#[repr(C)]`, padding spelled out.
+    unsafe impl aya::Pod for super::HookCaller {}
 }

@@ -16,6 +16,7 @@ pub mod flow;
 pub mod follow;
 pub mod key;
 pub mod layout;
+pub mod netfilter;
 pub mod node;
 pub mod record;
 pub mod stat;

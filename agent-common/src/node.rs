@@ -12,6 +12,9 @@ use crate::verdict::{UnknownNumber, words};
 /// trouble has dozens. What does not fit is counted in [`crate::stat::Stat::CountsFull`].
 pub const NODE_COUNTS_MAX: u32 = 4_096;
 
+/// Events that are counted without an address, of which the latest address is kept.
+pub const LATEST_MAX: u32 = 16;
+
 words! {
     /// What happened on this node to a connection that need not be IPVS's.
     NodeEvent {

@@ -100,8 +100,10 @@ pub struct SynDropRecord {
     pub reason: u32,
     /// [`crate::verdict::DropCause`].
     pub cause: u8,
+    /// [`crate::netfilter::HookPoint`] whose rules dropped it; 0 when it was none, or not known.
+    pub hook: u8,
     /// Always 0.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
 /// Somebody configured a real server.

@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// How long what was said holds: a packet is freed within microseconds; under emulation, or when a
-/// virtual CPU is taken away, within milliseconds.
-const HOLDS_NS: u64 = 10_000_000;
+/// virtual CPU is taken away, within tens of milliseconds.
+const HOLDS_NS: u64 = 100_000_000;
 
 /// What conntrack said last on a CPU.
 #[repr(C)]

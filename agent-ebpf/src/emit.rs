@@ -73,24 +73,31 @@ pub fn attempt(
     write(context, record);
 }
 
+/// How a SYN died, as it is recorded.
+#[derive(Clone, Copy)]
+pub struct Death {
+    /// [`agent_common::verdict::DropCause`].
+    pub cause: u8,
+    /// [`agent_common::netfilter::HookPoint`], 0 for none.
+    pub hook: u8,
+    /// The kernel's drop reason, 0 where there is none.
+    pub reason: u32,
+    /// Return address of the code that freed it, 0 where it was not freed as a drop.
+    pub location: u64,
+}
+
 /// Writes a [`SynDropRecord`].
 #[inline(always)]
-pub fn syn_drop(
-    context: &impl EbpfContext,
-    now_ns: u64,
-    syn: &Syn,
-    cause: u8,
-    reason: u32,
-    location: u64,
-) {
+pub fn syn_drop(context: &impl EbpfContext, now_ns: u64, syn: &Syn, death: Death) {
     let record = SynDropRecord {
         header: header(now_ns, KIND_SYN_DROP, SYN_DROP_BYTES),
-        location,
+        location: death.location,
         tuple: syn.tuple,
         isn: syn.isn,
-        reason,
-        cause,
-        pad: [0; 3],
+        reason: death.reason,
+        cause: death.cause,
+        hook: death.hook,
+        pad: [0; 2],
     };
     write(context, record);
 }

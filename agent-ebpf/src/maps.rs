@@ -2,13 +2,13 @@
 
 use agent_common::{
     attempt::{ATTEMPTS_MAX, Attempt, PENDING_MAX},
-    config::{Config, DROP_LOCATIONS_MAX, DropLocation},
+    config::{Config, DROP_LOCATIONS_MAX, DropLocation, HOOK_CALLERS_MAX, HookCaller},
     count::{COUNTS_MAX, CountKey},
     flow::{FLOWS_MAX, StaleFlow},
     follow::{FOLLOWED_MAX, Followed},
     key::{ServiceKey, TupleKey},
     layout::{ABSENT, KernelLayout},
-    node::{NODE_COUNTS_MAX, NodeCountKey},
+    node::{LATEST_MAX, NODE_COUNTS_MAX, NodeCountKey},
     stat::Stat,
 };
 use aya_ebpf::{
@@ -54,6 +54,11 @@ pub static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(COUNTS_
 #[map]
 pub static NODE_COUNTS: PerCpuHashMap<NodeCountKey, u64> =
     PerCpuHashMap::with_max_entries(NODE_COUNTS_MAX, 0);
+
+/// The latest destination of an event that is counted without one, by number of the event: an
+/// example for people. One element per event.
+#[map]
+pub static NODE_LATEST: HashMap<u32, NodeCountKey> = HashMap::with_max_entries(LATEST_MAX, 0);
 
 /// What conntrack said last on this CPU about a packet it makes netfilter drop.
 #[map]
@@ -112,3 +117,7 @@ pub static FOLLOWING: Shared = Shared::zero();
 /// Flows of datagrams to stale real servers; the least recently used make room.
 #[map]
 pub static FLOWS: LruHashMap<TupleKey, StaleFlow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+
+/// Kernel functions that pass packets to netfilter's hooks. Filled by the agent.
+#[map]
+pub static HOOK_CALLERS: Array<HookCaller> = Array::with_max_entries(HOOK_CALLERS_MAX, 0);

@@ -6,7 +6,10 @@ use agent_common::{
 };
 use aya_ebpf::bindings::BPF_NOEXIST;
 
-use crate::{atomic, count, maps::NODE_COUNTS};
+use crate::{
+    atomic, count,
+    maps::{NODE_COUNTS, NODE_LATEST},
+};
 
 /// The counter of an event of no address.
 #[inline(always)]
@@ -18,6 +21,14 @@ pub const fn anywhere(event: NodeEvent) -> NodeCountKey {
         family: 0,
         event: event as u8,
     }
+}
+
+/// Keeps an address of an event that is counted without one, as an example.
+#[inline(always)]
+pub fn keep_latest(at: &NodeCountKey) {
+    let event = u32::from(at.event);
+    // A whole element replaces the one before: no reader finds half of each.
+    let _ = NODE_LATEST.insert(&event, at, 0);
 }
 
 /// Adds one; atomically, as `count::one` does and for the same reason.

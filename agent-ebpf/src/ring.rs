@@ -32,6 +32,7 @@ mod emit;
 mod follow;
 mod ipvs;
 mod maps;
+mod netfilter;
 mod node;
 mod packet;
 mod probes;

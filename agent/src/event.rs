@@ -6,6 +6,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use agent_common::netfilter::HookPoint;
+use agent_common::node::NodeEvent;
 use agent_common::record::{CHANGE_ADDED, CHANGE_REMOVED, CHANGE_WEIGHT_SET};
 use agent_common::verdict::{Decision, DropCause, Outcome, StaleCause};
 use serde::{Serialize, Serializer};
@@ -204,6 +206,39 @@ impl fmt::Display for AttemptId {
     }
 }
 
+/// Something wrong on this node that is counted, and not seen packet by packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trouble {
+    /// Counted by the kernel programs.
+    Event(NodeEvent),
+    /// Segments thrown away for want of memory.
+    TcpMemory,
+    /// Datagrams thrown away because their socket's buffer was full.
+    UdpReceiveBuffer,
+    /// Datagrams thrown away because all of UDP had no memory left.
+    UdpMemory,
+    /// Entries conntrack could not insert.
+    ConntrackInsertFailed,
+    /// A listener on a port that an outgoing connection may be given as well.
+    ListenerInPortRange,
+}
+
+impl Trouble {
+    /// The word of `cause`, as the metrics have it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Event(NodeEvent::HandshakeRefused) => NodeEvent::AcceptQueueFull.word(),
+            Self::Event(event) => event.word(),
+            Self::TcpMemory => "tcp_memory",
+            Self::UdpReceiveBuffer => "udp_receive_buffer",
+            Self::UdpMemory => "udp_memory",
+            Self::ConntrackInsertFailed => "conntrack_insert_failed",
+            Self::ListenerInPortRange => "listener_in_port_range",
+        }
+    }
+}
+
 /// What IPVS did with a SYN, with the cause where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
@@ -376,6 +411,8 @@ pub struct SynDropped {
     pub attempt: AttemptId,
     /// Why.
     pub cause: DropCause,
+    /// The hook of netfilter whose rules dropped it, where that is known.
+    pub hook: Option<HookPoint>,
     /// The kernel's number of its drop reason; 0 on kernels without reasons.
     pub reason: u32,
     /// Kernel address of the code that freed the packet.

@@ -5,21 +5,26 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_common::stat::Stat;
 use bytes::Bytes;
 
 use crate::clock::{MonoNs, WallAnchor};
-use crate::correlate::{Correlator, Finding};
-use crate::decode::decode;
+use crate::correlate::{Correlator, Finding, NodeWatch};
+use crate::decode::{NodeCount, decode, node_count};
 use crate::event::{Event, NetnsId, RealServerChanged};
-use crate::outputs::metrics::Metrics;
+use crate::outputs::metrics::{CountSource as _, Metrics};
 use crate::probes::attach::Programs;
 use crate::source::Source;
+use crate::source::proc::Procfs;
 use crate::source::table::{Reading, TableSource};
 use crate::status::{SharedStatus, TableStatus};
 use crate::table::conclusion::Conclusion;
 use crate::table::tables::Tables;
+
+/// How often the kernel's own counters are looked at for findings; a scrape reads them anew.
+const PROCFS_PERIOD: Duration = Duration::from_secs(10);
 
 /// Where findings go besides the metrics.
 pub trait Sink {
@@ -68,6 +73,9 @@ pub struct Session {
 /// Everything records pass on their way out; outlives sessions.
 pub struct Observer<S> {
     correlator: Correlator,
+    node: NodeWatch,
+    procfs: Procfs,
+    procfs_due: MonoNs,
     tables: Tables,
     metrics: Arc<Metrics>,
     status: SharedStatus,
@@ -81,6 +89,7 @@ impl<S: Sink> Observer<S> {
     /// Nothing seen yet.
     pub fn new(
         correlator: Correlator,
+        procfs: Procfs,
         tables: Tables,
         metrics: Arc<Metrics>,
         status: SharedStatus,
@@ -88,6 +97,9 @@ impl<S: Sink> Observer<S> {
     ) -> Self {
         Self {
             correlator,
+            node: NodeWatch::default(),
+            procfs,
+            procfs_due: MonoNs(0),
             tables,
             metrics,
             status,
@@ -133,6 +145,8 @@ impl<S: Sink> Observer<S> {
     /// Those of the sink.
     pub fn finish(mut self, now: MonoNs) -> io::Result<()> {
         self.correlator.handle_end(now);
+        self.look_at_procfs(now);
+        self.node.handle_end(now);
         self.tables.handle_end();
         self.tell(now)?;
         self.sink.finish();
@@ -160,6 +174,30 @@ impl<S: Sink> Observer<S> {
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect();
         });
+    }
+
+    /// Reads what is counted about the node; its findings are told with the next ones.
+    pub fn look_at_node(&mut self, session: &Session, now: MonoNs) {
+        let counters = session.programs.counters();
+        // Kernel maps of this process can always be read; if not, the next look tells as much.
+        let (Ok(counts), Ok(latest)) = (counters.node_counts(), counters.node_latest()) else {
+            return;
+        };
+        let known = |key| node_count(key).ok();
+        let counts: Vec<(NodeCount, u64)> = counts
+            .iter()
+            .filter_map(|(key, count)| Some((known(key)?, *count)))
+            .collect();
+        let latest: Vec<NodeCount> = latest.iter().filter_map(known).collect();
+        self.node.handle_counts(now, &counts, &latest);
+        if now >= self.procfs_due {
+            self.look_at_procfs(now);
+        }
+    }
+
+    fn look_at_procfs(&mut self, now: MonoNs) {
+        self.procfs_due = now + PROCFS_PERIOD;
+        self.node.handle_procfs(now, &self.procfs.read());
     }
 
     /// Hands events to the correlator; those of the table are returned.
@@ -233,6 +271,9 @@ impl<S: Sink> Observer<S> {
         let mut told = Ok(());
         while let Some(finding) = self.correlator.poll_output() {
             self.metrics.finding(&finding, &clocks);
+            told = told.and(self.sink.finding(now, &finding, &clocks));
+        }
+        while let Some(finding) = self.node.poll_output() {
             told = told.and(self.sink.finding(now, &finding, &clocks));
         }
         while let Some(conclusion) = self.tables.poll() {

@@ -14,6 +14,7 @@ use agent_common::count::COUNTS_MAX;
 use agent_common::flow::FLOWS_MAX;
 use agent_common::follow::FOLLOWED_MAX;
 use agent_common::layout::{ABSENT, FIELDS, KernelLayout};
+use agent_common::node::NODE_COUNTS_MAX;
 use agent_common::record::RING_BYTES;
 use agent_common::stat::Stat;
 use tokio::io::Interest;
@@ -45,6 +46,7 @@ use crate::probes::counters::{Carried, Counters};
 use crate::probes::module::{self, LastUser, Loading};
 use crate::probes::table::{IPVS_MODULE, PROBES, Way};
 use crate::settings::{Attach, Emit, Format, Settings};
+use crate::source::proc::Procfs;
 use crate::source::table::{Held, NETNS_MAX, TableSource};
 use crate::status::{ProbeState, ProbeStatus, SharedStatus, State, Status};
 use crate::table::conclusion::Conclusion;
@@ -235,6 +237,7 @@ impl<'a> Agent<'a> {
         let correlator = Correlator::new(self.settings.emit == Emit::All);
         let mut observer = Observer::new(
             correlator,
+            Procfs::new(Path::new(PROCFS)),
             Tables::new(self.settings.forgotten_after),
             Arc::clone(&self.metrics),
             self.status.clone(),
@@ -250,10 +253,13 @@ impl<'a> Agent<'a> {
                 .keep_going(&mut observer, &mut session, watch, &mut stop)
                 .await?;
             session.table = None;
+            let goes_on = self.goes_on(end, &mut observer, &mut session, &mut stop);
+            let goes_on = goes_on.await?;
             session.programs.detach();
+            observer.look_at_node(&session, MonoNs::now());
             printed(observer.drain(&mut session, MonoNs::now()))?;
             carried = counters.carry().map_err(Failure::failed)?;
-            if !self.goes_on_after(end, &mut stop).await {
+            if !goes_on {
                 break;
             }
         }
@@ -355,6 +361,24 @@ impl<'a> Agent<'a> {
         );
     }
 
+    /// IPVS is not observed for a while; everything else is.
+    fn observing_beside(&self, programs: &Programs, reason: String) {
+        let mut probes = attached_statuses(programs);
+        for (status, probe) in probes.iter_mut().zip(PROBES) {
+            if probe.is_of_module() {
+                status.state = ProbeState::Disabled;
+                status.reason = Some(reason.clone());
+            }
+        }
+        self.metrics.set_probes(probes.clone());
+        self.status.update(|status| {
+            status.state = State::Waiting;
+            status.reason = Some(reason);
+            status.probes = probes;
+            status.gaps += 1;
+        });
+    }
+
     fn not_observing(&self, state: State, reason: String) {
         let way = match self.settings.attach {
             Attach::Only(way) => way,
@@ -369,24 +393,24 @@ impl<'a> Agent<'a> {
         });
     }
 
-    /// What follows the end of a session; `false` to stop.
-    async fn goes_on_after(&self, end: End, stop: &mut StopSignals) -> bool {
-        match end {
-            End::Asked => return false,
+    /// What follows the end of a session, which goes on beside IPVS until this returns; `false` to
+    /// stop.
+    async fn goes_on<S: Sink>(
+        &self,
+        end: End,
+        observer: &mut Observer<S>,
+        session: &mut Session,
+        stop: &mut StopSignals,
+    ) -> Result<bool, Failure> {
+        let reason = match end {
+            End::Asked => return Ok(false),
             End::ModuleGone => {
-                log::warn!("module {IPVS_MODULE} was unloaded: observation interrupted");
-                self.status.update(|status| status.gaps += 1);
+                format!("module {IPVS_MODULE} was unloaded; waiting for it, observing beside it")
             }
-            End::LastUser => {
-                let reason = format!(
-                    "nobody uses module {IPVS_MODULE} any more; let go of it for {} s",
-                    LET_GO.as_secs()
-                );
-                log::info!("{reason}");
-                self.not_observing(State::Waiting, reason);
-                self.status.update(|status| status.gaps += 1);
-                return let_go(stop).await;
-            }
+            End::LastUser => format!(
+                "nobody uses module {IPVS_MODULE} any more; let go of it for {} s, observing beside it",
+                LET_GO.as_secs()
+            ),
             End::Contradicted => {
                 let reason = "an entry did not carry the addresses of the packet that asked for \
                     it: the layout is wrong for this kernel, nothing is reported any more; give \
@@ -394,10 +418,44 @@ impl<'a> Agent<'a> {
                 log::error!("{reason}");
                 self.not_observing(State::Refused, reason.to_owned());
                 stop.asked().await;
-                return false;
+                return Ok(false);
+            }
+        };
+        log::warn!("{reason}");
+        session.programs.let_go_of_module();
+        self.observing_beside(&session.programs, reason);
+        self.module_is_wanted(end, observer, session, stop).await
+    }
+
+    /// Drains until the module is there and may be held again; `false` when asked to stop before.
+    async fn module_is_wanted<S: Sink>(
+        &self,
+        end: End,
+        observer: &mut Observer<S>,
+        session: &mut Session,
+        stop: &mut StopSignals,
+    ) -> Result<bool, Failure> {
+        let until = MonoNs::now() + LET_GO;
+        let mut look = ticks(STATUS_PERIOD);
+        let mut module = ticks(MODULE_POLL);
+        loop {
+            let left_alone =
+                end == End::LastUser && MonoNs::now() < until && module::references() == Some(0);
+            if module::loading().is_some() && !left_alone {
+                return Ok(true);
+            }
+            tokio::select! {
+                () = stop.asked() => return Ok(false),
+                _ = module.tick() => {}
+                _ = look.tick() => {
+                    observer.refresh(session, MonoNs::now());
+                    observer.look_at_node(session, MonoNs::now());
+                }
+            }
+            if !printed(observer.drain(session, MonoNs::now()))? {
+                return Ok(false);
             }
         }
-        true
     }
 
     async fn keep_going<S: Sink>(
@@ -418,6 +476,7 @@ impl<'a> Agent<'a> {
                 () = wake.asked() => {}
                 _ = refresh.tick() => {
                     observer.refresh(session, MonoNs::now());
+                    observer.look_at_node(session, MonoNs::now());
                     if session.programs.stat(Stat::LayoutContradicted) > 0 {
                         break Ok(End::Contradicted);
                     }
@@ -462,18 +521,6 @@ impl Watch {
         let references = module::references()?;
         self.last_user.is_us(references).then_some(End::LastUser)
     }
-}
-
-/// Stays off the module for [`LET_GO`], less if it goes or is used again; `false` to stop.
-async fn let_go(stop: &mut StopSignals) -> bool {
-    let until = MonoNs::now() + LET_GO;
-    while MonoNs::now() < until && module::references() == Some(0) {
-        tokio::select! {
-            () = stop.asked() => return false,
-            () = sleep(MODULE_POLL) => {}
-        }
-    }
-    true
 }
 
 fn ticks(period: Duration) -> Interval {
@@ -684,6 +731,7 @@ fn limits() -> impl Iterator<Item = (String, u64)> {
         ("kernel_pending", u64::from(PENDING_MAX)),
         ("kernel_followed", u64::from(FOLLOWED_MAX)),
         ("kernel_flows", u64::from(FLOWS_MAX)),
+        ("kernel_node_counts", u64::from(NODE_COUNTS_MAX)),
         ("ring_bytes", u64::from(RING_BYTES)),
         ("correlator_attempts", sizes(ATTEMPTS_HELD_MAX)),
         ("correlator_window_events", sizes(WINDOW_EVENTS_MAX)),

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use agent_common::netfilter::HookPoint;
 use agent_common::verdict::{DropCause, Outcome, StaleCause};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -35,6 +36,7 @@ pub fn sample_syn_drop() -> SynDropped {
         at: MonoNs(6_000_000_000),
         attempt: sample_id(),
         cause: DropCause::Netfilter,
+        hook: Some(HookPoint::Input),
         reason: 8,
         location: 0xffff_ffff_8123_4567,
         cpu: 0,
@@ -140,10 +142,13 @@ fn any_attempt() -> impl Strategy<Value = AttemptDecided> {
 
 fn any_syn_drop() -> impl Strategy<Value = SynDropped> {
     let numbers = (any::<u64>(), any::<u32>(), any::<u64>(), any::<u32>());
-    (numbers, any_id(), any_drop_cause()).prop_map(|(numbers, attempt, cause)| SynDropped {
+    let hook = prop::option::of(select(HookPoint::ALL));
+    let all = (numbers, any_id(), any_drop_cause(), hook);
+    all.prop_map(|(numbers, attempt, cause, hook)| SynDropped {
         at: MonoNs(numbers.0),
         attempt,
         cause,
+        hook,
         reason: numbers.1,
         location: numbers.2,
         cpu: numbers.3,

@@ -5,7 +5,7 @@
 //! **Hook** raw tracepoint `tcp:tcp_retransmit_skb`.
 //! **Cannot see** connections whose both ends are elsewhere; and any loss of three full segments in
 //! a row, as of a peer that has vanished, looks the same. It is a suspicion.
-//! **Cost** once per segment sent again: three reads.
+//! **Cost** once per segment sent again: three reads; eight more on a suspicion.
 
 use agent_common::{node::NodeEvent, stat::Stat};
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
@@ -15,6 +15,7 @@ use crate::{
     call::finish,
     node,
     read::{field, offset},
+    socket,
 };
 
 /// Timeouts in a row; each full segment that is acknowledged starts anew. The kernel's own search
@@ -39,6 +40,7 @@ fn sent_again(ctx: &RawTracePointContext) -> Result<(), Stat> {
     let segment_bytes: u32 = field(sk, offset!(tcp_mss_cache))?;
     if payload_bytes >= segment_bytes && attempt::is_armed() {
         node::one(&node::anywhere(NodeEvent::BlackHoleSuspected));
+        node::keep_latest(&socket::remote(sk, NodeEvent::BlackHoleSuspected)?);
     }
     Ok(())
 }

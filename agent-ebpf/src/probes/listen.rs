@@ -20,6 +20,7 @@ use super::syn_drop;
 use crate::{
     attempt,
     call::{Call, Entry, Kretprobe, finish},
+    emit::Death,
     node, packet,
     read::{Probe, field, offset},
     socket,
@@ -134,6 +135,12 @@ fn refused(
     };
     // The packet has left its device by now.
     syn.tuple.netns = socket::netns(sk)?;
-    syn_drop::died(context, &syn, cause as u8, 0, 0);
+    let death = Death {
+        cause: cause as u8,
+        hook: 0,
+        reason: 0,
+        location: 0,
+    };
+    syn_drop::died(context, &syn, death);
     Ok(())
 }

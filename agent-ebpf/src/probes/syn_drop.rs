@@ -6,7 +6,7 @@
 //! **Cost** once per dropped packet of any kind; packets that are no SYN leave after three reads.
 
 use agent_common::{
-    config::DROP_LOCATIONS_MAX,
+    config::{DROP_LOCATIONS_MAX, UNSAID},
     key::{ServiceKey, TupleKey},
     stat::Stat,
     verdict::DropCause,
@@ -18,8 +18,10 @@ use aya_ebpf::{
 use crate::{
     attempt::{self, DroppedBy},
     call::finish,
-    conntrack, datagram, emit,
+    conntrack, datagram,
+    emit::{self, Death},
     maps::{DROP_CAUSES, DROP_LOCATIONS, SERVICES},
+    netfilter,
     packet::{self, Syn, UDP},
 };
 
@@ -55,7 +57,7 @@ fn freed(ctx: &RawTracePointContext) -> Result<(), Stat> {
     }
     let cause = match dropped_by {
         DroppedBy::IpvsUnexplained => DropCause::Other as u8,
-        _ if attempt::config().has_drop_reasons != 0 => cause_of_reason(reason),
+        _ if attempt::config().has_drop_reasons != 0 => cause_of_reason(reason, ctx.arg(1)),
         _ => cause_of_location(ctx.arg(1)),
     };
     if cause == 0 || !attempt::is_armed() {
@@ -72,28 +74,44 @@ fn freed(ctx: &RawTracePointContext) -> Result<(), Stat> {
         attempt::count_drop(&pending.target.service, cause);
         return Ok(());
     }
-    died(ctx, &syn, cause, reason, ctx.arg(1));
+    let hook = if by_netfilter {
+        netfilter::hook(ctx)
+    } else {
+        0
+    };
+    let death = Death {
+        cause,
+        hook,
+        reason,
+        location: ctx.arg(1),
+    };
+    died(ctx, &syn, death);
     Ok(())
 }
 
 /// Counts a SYN that died outside IPVS's own verdict and writes the evidence.
 #[inline(always)]
-pub fn died(context: &impl EbpfContext, syn: &Syn, cause: u8, reason: u32, location: u64) {
-    attempt::settle_drop(syn, &service(&syn.tuple), cause);
+pub fn died(context: &impl EbpfContext, syn: &Syn, death: Death) {
+    attempt::settle_drop(syn, &service(&syn.tuple), death.cause);
     if attempt::config().emit_syn_drops != 0 {
         // SAFETY: the helper only reads the clock.
         let now_ns = unsafe { bpf_ktime_get_ns() };
-        emit::syn_drop(context, now_ns, syn, cause, reason, location);
+        emit::syn_drop(context, now_ns, syn, death);
     }
 }
 
 /// The cause the agent assigned to this reason; a reason beyond the table is other.
+///
+/// A reason that says nothing is no loss where the location says so: TCP answers a SYN that came
+/// again and frees it without a reason.
 #[inline(always)]
-fn cause_of_reason(reason: u32) -> u8 {
-    DROP_CAUSES
-        .get(reason)
-        .copied()
-        .unwrap_or(DropCause::Other as u8)
+fn cause_of_reason(reason: u32, location: u64) -> u8 {
+    let cause = DROP_CAUSES.get(reason).copied();
+    match cause.unwrap_or(DropCause::Other as u8) {
+        UNSAID if cause_of_location(location) == 0 => 0,
+        UNSAID => DropCause::Other as u8,
+        cause => cause,
+    }
 }
 
 /// The cause the agent assigned to the function that freed the packet; any other is other.

@@ -12,6 +12,7 @@
 
 mod attempts;
 mod finding;
+mod node;
 #[cfg(test)]
 mod scenario;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use attempts::ATTEMPTS_HELD_MAX;
 pub use finding::{Cause, Finding, FindingKind};
+pub use node::{COUNTERS_HELD_MAX, LISTENERS_TOLD_MAX, NodeWatch};
 pub use window::WINDOW_EVENTS_MAX;
 
 use crate::clock::MonoNs;

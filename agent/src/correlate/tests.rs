@@ -85,7 +85,7 @@ fn a_netfilter_drop_that_never_met_ipvs_expires_as_such() {
         "read=0 at=0 syn-drop port=22 cause=netfilter
          time=16250",
         expect![[r#"
-            16250 ms  SYN dropped: 10.0.0.2:22 -> TCP 10.96.0.10:80, 1 by netfilter, none got through here in 16.0 s
+            16250 ms  SYN dropped: 10.0.0.2:22 -> TCP 10.96.0.10:80, 1 by netfilter in input, none got through here in 16.0 s
             events 1 = reported 1 + suppressed 0 + evicted 0 + held 0; late 0
         "#]],
     );

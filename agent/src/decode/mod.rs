@@ -11,6 +11,7 @@ pub mod proc;
 mod tests;
 pub mod wire;
 
+use agent_common::netfilter::HookPoint;
 use agent_common::record::{
     AttemptRecord, DatagramRecord, KIND_ATTEMPT, KIND_DATAGRAM, KIND_OUTCOME, KIND_REAL_SERVER,
     KIND_SYN_DROP, OutcomeRecord, RealServerRecord, RecordHeader, SynDropRecord,
@@ -114,6 +115,7 @@ fn syn_drop(record: &SynDropRecord) -> Result<SynDropped, Malformed> {
             isn: record.isn,
         },
         cause: drop_cause("cause of the SYN drop", record.cause)?,
+        hook: hook(record.hook)?,
         reason: record.reason,
         location: record.location,
         cpu: record.header.cpu,
@@ -242,6 +244,14 @@ fn flag(object: &'static str, number: u8) -> Result<bool, Malformed> {
 /// [`Malformed::UnknownNumber`] naming `object`.
 pub fn drop_cause(object: &'static str, number: u8) -> Result<DropCause, Malformed> {
     DropCause::try_from(number).map_err(|n| unknown(object, n))
+}
+
+fn hook(number: u8) -> Result<Option<HookPoint>, Malformed> {
+    if number == 0 {
+        return Ok(None);
+    }
+    let hook = HookPoint::try_from(number).map_err(|n| unknown("hook of netfilter", n))?;
+    Ok(Some(hook))
 }
 
 fn unknown(object: &'static str, number: UnknownNumber) -> Malformed {

@@ -5,6 +5,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// State of a listening socket in `/proc/net/tcp` (`TCP_LISTEN`).
 const LISTEN: &str = "0A";
 
+/// What one look at procfs found; `None` for what this kernel does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// Segments thrown away for want of memory.
+    pub tcp_memory: Option<u64>,
+    /// Datagrams thrown away because their socket's buffer was full.
+    pub udp_receive_buffer: Option<u64>,
+    /// Datagrams thrown away because all of UDP had no memory left; from 5.11 on.
+    pub udp_memory: Option<u64>,
+    /// Entries of conntrack.
+    pub conntrack_entries: Option<u64>,
+    /// Most entries of conntrack.
+    pub conntrack_entries_limit: Option<u64>,
+    /// Entries conntrack could not insert.
+    pub conntrack_insert_failed: Option<u64>,
+    /// Listeners on a port that an outgoing connection may be given as well.
+    pub listeners_in_port_range: Option<Vec<SocketAddr>>,
+}
+
 /// A counter of `/proc/net/snmp` or `/proc/net/netstat`: each group is a line of names and a line
 /// of numbers (net/ipv4/proc.c).
 #[must_use]

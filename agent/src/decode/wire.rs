@@ -57,7 +57,8 @@ fn syn_drop(event: &SynDropped) -> SynDropRecord {
         isn: event.attempt.isn,
         reason: event.reason,
         cause: event.cause as u8,
-        pad: [0; 3],
+        hook: event.hook.map_or(0, |hook| hook as u8),
+        pad: [0; 2],
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod btf;
 pub mod builtin;
 pub mod layout;
+pub mod netfilter;
 pub mod preemption;
 pub mod reasons;
 pub mod symbols;

@@ -3,6 +3,7 @@
 //! The numbers change inside a stable series, so only the names in the kernel's own BTF count
 //! (`enum skb_drop_reason`, include/net/dropreason-core.h, from 5.17 on).
 
+use agent_common::config::UNSAID;
 use agent_common::verdict::DropCause;
 use btf_rs::{Btf, Type};
 
@@ -12,7 +13,8 @@ pub const REASONS_MAX: usize = 256;
 const ENUM_NAME: &str = "skb_drop_reason";
 const PREFIX: &str = "SKB_DROP_REASON_";
 
-/// Cause of each drop reason by its number: 0 where a reason is no loss, else [`DropCause`].
+/// Cause of each drop reason by its number: 0 where a reason is no loss, [`UNSAID`] where it says
+/// nothing, else [`DropCause`].
 ///
 /// `None` on a kernel without reasons; [`LOCATIONS`] tells there.
 pub fn causes(types: &Btf) -> Option<[u8; REASONS_MAX]> {
@@ -33,7 +35,9 @@ pub fn causes(types: &Btf) -> Option<[u8; REASONS_MAX]> {
 }
 
 /// Functions that free SYNs on kernels without reasons, and what the SYN died of there: 0 where
-/// the client is told by a RST, else [`DropCause`]. Any other function is other.
+/// the client is told by a RST, or the SYN came again and was answered again; else [`DropCause`].
+/// Any other function is other. On kernels with reasons only the zeros count, where the reason says
+/// nothing.
 pub const LOCATIONS: &[(&str, u8)] = &[
     ("nf_hook_slow", DropCause::Netfilter as u8),
     // Also martian sources, which this function drops at the same place.
@@ -47,6 +51,7 @@ fn cause_of(name: &str) -> u8 {
         // The first two: the packet was used up, not lost. The last: nobody listens, and the
         // client is told at once by a RST, so no SYN is missing anywhere.
         "NOT_DROPPED_YET" | "CONSUMED" | "NO_SOCKET" => 0,
+        "NOT_SPECIFIED" => UNSAID,
         "NETFILTER_DROP" => DropCause::Netfilter as u8,
         "IP_RPFILTER" => DropCause::RpFilter as u8,
         _ => DropCause::Other as u8,
@@ -64,7 +69,7 @@ mod tests {
         assert_eq!(causes[0], 0, "NOT_DROPPED_YET");
         assert_eq!(causes[11], DropCause::Netfilter as u8);
         assert_eq!(causes[15], DropCause::RpFilter as u8);
-        assert_eq!(causes[3], DropCause::Other as u8);
+        assert_eq!(causes[3], UNSAID, "NOT_SPECIFIED");
         assert_eq!(
             causes[200],
             DropCause::Other as u8,

@@ -105,7 +105,7 @@ mod tests {
             event,
             Format::Json,
             expect![[r#"
-                {"time":"1970-01-01T00:00:06.500Z","kind":"stale_connection","mono_ns":5000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":null,"old_state":"time_wait","delay_ns":null,"lasted_ns":null,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":0,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+                {"time":"1970-01-01T00:00:06.500Z","kind":"stale_connection","mono_ns":5000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":null,"old_state":"time_wait","delay_ns":null,"lasted_ns":null,"count":null,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":0,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0}
             "#]],
         );
     }
@@ -124,8 +124,8 @@ mod tests {
             event,
             Format::Json,
             expect![[r#"
-            {"time":"1970-01-01T00:00:07.600Z","kind":"stale_outcome","mono_ns":6100000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":"unreachable","old_state":null,"delay_ns":null,"lasted_ns":3100000000,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":1,"kernel_reason":null,"kernel_location":null,"events_lost":0}
-        "#]],
+                {"time":"1970-01-01T00:00:07.600Z","kind":"stale_outcome","mono_ns":6100000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":"unreachable","old_state":null,"delay_ns":null,"lasted_ns":3100000000,"count":null,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":1,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+            "#]],
         );
     }
 
@@ -154,8 +154,8 @@ mod tests {
             dropped,
             Format::Json,
             expect![[r#"
-            {"time":"1970-01-01T00:00:08.400Z","kind":"stale_flow","mono_ns":6900000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":0,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":null,"cause":"ipvs_removed","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":6000000000,"datagrams":21,"waited_ns":null,"drops":0,"retransmits":null,"kernel_reason":null,"kernel_location":null,"events_lost":0}
-        "#]],
+                {"time":"1970-01-01T00:00:08.400Z","kind":"stale_flow","mono_ns":6900000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":0,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":null,"cause":"ipvs_removed","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":6000000000,"count":null,"datagrams":21,"waited_ns":null,"drops":0,"retransmits":null,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+            "#]],
         );
     }
 
@@ -206,14 +206,14 @@ mod tests {
             event,
             Format::Text,
             expect![[r#"
-            1970-01-01T00:00:07.500Z SYN dropped: 10.0.0.2:40001 -> TCP 10.96.0.10:80, 1 by netfilter, none got through here in 1.0 s
-        "#]],
+                1970-01-01T00:00:07.500Z SYN dropped: 10.0.0.2:40001 -> TCP 10.96.0.10:80, 1 by netfilter in input, none got through here in 1.0 s
+            "#]],
         );
         check(
             event,
             Format::Json,
             expect![[r#"
-                {"time":"1970-01-01T00:00:07.500Z","kind":"syn_dropped","mono_ns":6000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"","local_address":"","local_port":null,"local_mark":"","remote_address":null,"remote_port":null,"weight":null,"decision":null,"cause":"netfilter","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":null,"datagrams":null,"waited_ns":1000000000,"drops":1,"retransmits":null,"kernel_reason":8,"kernel_location":"0xffffffff81234567","events_lost":0}
+                {"time":"1970-01-01T00:00:07.500Z","kind":"syn_dropped","mono_ns":6000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"","local_address":"","local_port":null,"local_mark":"","remote_address":null,"remote_port":null,"weight":null,"decision":null,"cause":"netfilter","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":null,"count":null,"datagrams":null,"waited_ns":1000000000,"drops":1,"retransmits":null,"netfilter_hook":"input","kernel_reason":8,"kernel_location":"0xffffffff81234567","events_lost":0}
             "#]],
         );
     }

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use agent_common::config::{Config, DROP_LOCATIONS_MAX, DropLocation};
+use agent_common::config::{
+    Config, DROP_LOCATIONS_MAX, DropLocation, HOOK_CALLERS_MAX, HOOK_LOOPS, HookCaller,
+};
 use agent_common::layout::{ABSENT, FIELDS, KernelLayout};
 use agent_common::stat::Stat;
 use aya::maps::{Array, Map, MapData, MapError, MapType};
@@ -23,6 +25,7 @@ use super::outcomes::Outcomes;
 use super::table::{Hook, IPVS_MODULE, Moment, PROBES, Probe, Way, all_functions};
 use crate::kernel::btf::{self, BtfError, Types};
 use crate::kernel::layout::{self, Unresolved};
+use crate::kernel::netfilter;
 use crate::kernel::preemption::Preemption;
 use crate::kernel::reasons;
 use crate::kernel::symbols::Symbols;
@@ -236,8 +239,10 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let object = TracingObject::link(stream.object(), &ebpf).map_err(linking)?;
     fill_causes(&mut ebpf, causes.as_ref().map_or(&[], |causes| &causes[..]))?;
     fill_locations(&mut ebpf, &symbols)?;
+    fill_hook_callers(&mut ebpf, &symbols)?;
     let counts = typed(take(&mut ebpf, "COUNTS")?, "COUNTS")?;
     let node_counts = typed(take(&mut ebpf, "NODE_COUNTS")?, "NODE_COUNTS")?;
+    let node_latest = typed(take(&mut ebpf, "NODE_LATEST")?, "NODE_LATEST")?;
     let stats = typed(take(&mut ebpf, "STATS")?, "STATS")?;
     let attempts = typed(take(&mut ebpf, "ATTEMPTS")?, "ATTEMPTS")?;
     let events = stream.open(take(&mut ebpf, "EVENTS")?)?;
@@ -248,7 +253,8 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     } else {
         None
     };
-    let counters = Arc::new(Counters::new(carried, counts, node_counts, stats, attempts));
+    let counters = Counters::new(carried, counts, node_counts, node_latest, stats, attempts);
+    let counters = Arc::new(counters);
     let (way, way_reason) = match wanted.attach {
         Attach::Only(way) => (way, "as asked".to_owned()),
         Attach::Auto => best_way(&types, &symbols, &wanted.preemption),
@@ -323,6 +329,12 @@ impl Programs {
         self.ebpf = None;
     }
 
+    /// Takes the programs off that hold the module, so that it can be unloaded; what is observed
+    /// beside IPVS goes on.
+    pub fn let_go_of_module(&self) {
+        self.counters.unwatch_module();
+    }
+
     /// Looks at the stale attempts on their way: which were refused, which have timed out.
     pub fn look_at_outcomes(&mut self) {
         self.outcomes.look();
@@ -338,6 +350,11 @@ impl Programs {
     /// What the programs have counted about themselves under `stat`; 0 when it cannot be read.
     pub fn stat(&self, stat: Stat) -> u64 {
         self.counters.stat(stat).unwrap_or(0)
+    }
+
+    /// What the programs count, readable also when they are gone.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     fn arm(&mut self, armed: u32) {
@@ -437,7 +454,7 @@ impl Programs {
                 .object
                 .attach(probe.program, Some(&module), id)
                 .map_err(failed)?;
-            self.counters.watch(link);
+            self.counters.watch_module(link);
         }
         Ok(())
     }
@@ -450,7 +467,7 @@ impl Programs {
             finds: probe.finds,
             source,
         })?;
-        self.counters.watch(link);
+        self.counters.watch_kernel(link);
         Ok(())
     }
 
@@ -541,7 +558,8 @@ fn best_way(types: &Types, symbols: &Symbols, preemption: &Preemption) -> (Way, 
 fn read_symbols() -> Result<Symbols, AttachError> {
     let text = std::fs::read_to_string(SYMBOL_TABLE).map_err(AttachError::Symbols)?;
     let locations = reasons::LOCATIONS.iter().map(|(function, _)| *function);
-    let wanted: Vec<&str> = all_functions().chain(locations).collect();
+    let callers = netfilter::CALLERS.iter().map(|(function, _)| *function);
+    let wanted: Vec<&str> = all_functions().chain(locations).chain(callers).collect();
     Ok(Symbols::parse(&text, &wanted))
 }
 
@@ -587,6 +605,31 @@ fn fill_locations(ebpf: &mut Ebpf, symbols: &Symbols) -> Result<(), AttachError>
         map.set(number, &location, 0)
             .map_err(|source| AttachError::Map {
                 name: "DROP_LOCATIONS",
+                source,
+            })?;
+    }
+    Ok(())
+}
+
+fn fill_hook_callers(ebpf: &mut Ebpf, symbols: &Symbols) -> Result<(), AttachError> {
+    let mut map: Array<_, HookCaller> = typed(borrow(ebpf, "HOOK_CALLERS")?, "HOOK_CALLERS")?;
+    // What runs the rules comes first, then who calls it.
+    let loops = symbols.code(netfilter::LOOP).map(|code| (code, 0));
+    let callers = netfilter::CALLERS.iter().flat_map(|(function, hook)| {
+        let pieces = symbols.code(function);
+        pieces.map(move |code| (code, *hook as u32))
+    });
+    let numbered = (0..HOOK_LOOPS).zip(loops);
+    for (number, (code, hook)) in numbered.chain((HOOK_LOOPS..HOOK_CALLERS_MAX).zip(callers)) {
+        let caller = HookCaller {
+            start: code.start,
+            end: code.end,
+            hook,
+            pad: 0,
+        };
+        map.set(number, &caller, 0)
+            .map_err(|source| AttachError::Map {
+                name: "HOOK_CALLERS",
                 source,
             })?;
     }

@@ -32,6 +32,7 @@ pub struct Counters {
     carried: Carried,
     counts: PerCpuHashMap<MapData, CountKey, u64>,
     node_counts: PerCpuHashMap<MapData, NodeCountKey, u64>,
+    node_latest: HashMap<MapData, u32, NodeCountKey>,
     stats: PerCpuArray<MapData, u64>,
     attempts: HashMap<MapData, TupleKey, Attempt>,
     skipped: Mutex<Skipped>,
@@ -40,7 +41,10 @@ pub struct Counters {
 /// Programs the kernel can be asked about, and what it said of those that are gone.
 #[derive(Default)]
 struct Skipped {
-    links: Vec<FexitLink>,
+    /// Of functions of the module.
+    of_module: Vec<FexitLink>,
+    /// Of functions of the kernel itself.
+    of_kernel: Vec<FexitLink>,
     kprobes: Vec<ProgramFd>,
     before: SkippedRuns,
 }
@@ -48,17 +52,21 @@ struct Skipped {
 impl Skipped {
     /// A kernel that cannot tell answers 0.
     fn total(&self) -> SkippedRuns {
-        let links = self.links.iter().map(FexitLink::recursion_misses);
+        let links = self.of_module.iter().chain(&self.of_kernel);
         let kprobes = self
             .kprobes
             .iter()
             .map(|program| fexit::recursion_misses(program.as_fd()));
         SkippedRuns {
-            trampolines: self.before.trampolines
-                + links.map(Result::unwrap_or_default).sum::<u64>(),
+            trampolines: self.before.trampolines + skipped_runs(links),
             kprobes: self.before.kprobes + kprobes.map(Result::unwrap_or_default).sum::<u64>(),
         }
     }
+}
+
+fn skipped_runs<'a>(links: impl IntoIterator<Item = &'a FexitLink>) -> u64 {
+    let runs = links.into_iter().map(FexitLink::recursion_misses);
+    runs.map(Result::unwrap_or_default).sum()
 }
 
 impl Counters {
@@ -67,6 +75,7 @@ impl Counters {
         carried: Carried,
         counts: PerCpuHashMap<MapData, CountKey, u64>,
         node_counts: PerCpuHashMap<MapData, NodeCountKey, u64>,
+        node_latest: HashMap<MapData, u32, NodeCountKey>,
         stats: PerCpuArray<MapData, u64>,
         attempts: HashMap<MapData, TupleKey, Attempt>,
     ) -> Self {
@@ -78,6 +87,7 @@ impl Counters {
             carried,
             counts,
             node_counts,
+            node_latest,
             stats,
             attempts,
             skipped: Mutex::new(skipped),
@@ -112,9 +122,30 @@ impl Counters {
         Ok(before + values.iter().sum::<u64>())
     }
 
-    /// Keeps an attached program, to ask how often it was skipped.
-    pub(super) fn watch(&self, link: FexitLink) {
-        self.skipped().links.push(link);
+    /// The latest destination of each event that is counted without one.
+    ///
+    /// # Errors
+    /// Why the kernel's map cannot be read.
+    pub fn node_latest(&self) -> Result<Vec<NodeCountKey>, MapError> {
+        let entries = self.node_latest.iter();
+        entries.map(|entry| Ok(entry?.1)).collect()
+    }
+
+    /// Keeps a program attached to a function of the module, to ask how often it was skipped.
+    pub(super) fn watch_module(&self, link: FexitLink) {
+        self.skipped().of_module.push(link);
+    }
+
+    /// Keeps a program attached to a function of the kernel itself.
+    pub(super) fn watch_kernel(&self, link: FexitLink) {
+        self.skipped().of_kernel.push(link);
+    }
+
+    /// Detaches the programs that hold the module.
+    pub(super) fn unwatch_module(&self) {
+        let mut skipped = self.skipped();
+        skipped.before.trampolines += skipped_runs(&skipped.of_module);
+        skipped.of_module.clear();
     }
 
     /// Keeps a kprobe's program, to ask how often it was skipped.
@@ -126,7 +157,8 @@ impl Counters {
     pub(super) fn unwatch(&self) {
         let mut skipped = self.skipped();
         skipped.before = skipped.total();
-        skipped.links.clear();
+        skipped.of_module.clear();
+        skipped.of_kernel.clear();
         skipped.kprobes.clear();
     }
 

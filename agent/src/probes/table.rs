@@ -84,6 +84,15 @@ impl Probe {
         matches!(self.hook, Hook::IpvsReturn(_) | Hook::RawTracepoint(_))
     }
 
+    /// Whether it hangs on a function of the module, and is gone without it.
+    pub fn is_of_module(&self) -> bool {
+        match self.hook {
+            Hook::IpvsReturn(_) | Hook::TableReturn(_) => true,
+            Hook::Function(_, function) => function.starts_with("ip_vs_"),
+            Hook::RawTracepoint(_) | Hook::KernelReturn(_) | Hook::OptionalTracepoint(_) => false,
+        }
+    }
+
     /// The functions it can hang on, for people.
     pub fn wanted(&self) -> String {
         match self.hook {
@@ -305,7 +314,15 @@ pub const PROBES: &[Probe] = &[
         program: "il_black_hole",
         hook: Hook::OptionalTracepoint("tcp_retransmit_skb"),
         finds: "full segments sent again and again",
-        needs: &["icsk_retransmits", "tcp_mss_cache"],
+        needs: &[
+            "icsk_retransmits",
+            "tcp_mss_cache",
+            "sock_net",
+            "sock_family",
+            "sock_dport",
+            "sock_daddr",
+            "sock_v6_daddr",
+        ],
     },
 ];
 

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::decode::proc;
+use crate::decode::proc::{self, Readings};
 
 /// Listeners looked at: far above what a node of thousands of services has in one namespace.
 const LISTENERS_MAX: usize = 16_384;
@@ -25,25 +25,6 @@ const TCP_MEMORY: [&str; 4] = [
 #[derive(Clone, Debug)]
 pub struct Procfs {
     root: PathBuf,
-}
-
-/// What one look found; `None` for what this kernel does not have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Readings {
-    /// Segments thrown away for want of memory.
-    pub tcp_memory: Option<u64>,
-    /// Datagrams thrown away because their socket's buffer was full.
-    pub udp_receive_buffer: Option<u64>,
-    /// Datagrams thrown away because all of UDP had no memory left; from 5.11 on.
-    pub udp_memory: Option<u64>,
-    /// Entries of conntrack.
-    pub conntrack_entries: Option<u64>,
-    /// Most entries of conntrack.
-    pub conntrack_entries_limit: Option<u64>,
-    /// Entries conntrack could not insert.
-    pub conntrack_insert_failed: Option<u64>,
-    /// Listeners on a port that an outgoing connection may be given as well.
-    pub listeners_in_port_range: Option<Vec<SocketAddr>>,
 }
 
 impl Procfs {

@@ -1,5 +1,7 @@
 //! Label sets, in the words of node_exporter.
 
+use std::net::SocketAddr;
+
 use crate::event::{NetnsId, RealServer, Service};
 
 /// Names and values, in order.
@@ -30,9 +32,14 @@ pub fn real_server(of: &Service, server: Option<RealServer>, with_netns: bool) -
     labels
 }
 
-/// Labels of an exemplar: at most 76 of the 128 characters OpenMetrics allows.
-pub fn exemplar(client: std::net::SocketAddr, netns: NetnsId) -> Labels {
-    vec![("client", client.to_string()), ("netns", netns.to_string())]
+/// Labels of an exemplar: the client, and the real server it was given, where there is one; at most
+/// 121 of the 128 characters OpenMetrics allows. The service is among the labels of the series.
+pub fn exemplar(client: SocketAddr, netns: NetnsId, server: Option<RealServer>) -> Labels {
+    let mut labels = vec![("client", client.to_string()), ("netns", netns.to_string())];
+    if let Some(server) = server {
+        labels.push(("remote", server.to_string()));
+    }
+    labels
 }
 
 /// One more label.

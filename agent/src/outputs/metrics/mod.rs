@@ -202,8 +202,12 @@ impl Metrics {
 
     /// A finding: a delay, or an example of a stale connection.
     pub fn finding(&self, finding: &Finding, clocks: &WallAnchor) {
+        // What has no client is counted by the kernel alone.
+        let (Some(client), Some(netns)) = (finding.client(), finding.netns()) else {
+            return;
+        };
         let example = Example {
-            labels: labels::exemplar(finding.client(), finding.netns()),
+            labels: labels::exemplar(client, netns, finding.real_server),
             at: clocks.wall(finding.at),
         };
         let mut live = self.live();

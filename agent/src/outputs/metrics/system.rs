@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::names::{self, Metric};
 use super::sample::{Page, Part, Sample, Samples};
-use crate::source::proc::{Procfs, Readings};
+use crate::decode::proc::Readings;
+use crate::source::proc::Procfs;
 
 /// The part of the page that comes from procfs.
 pub struct System {
