@@ -106,13 +106,7 @@ fn act_two(narrator: &mut Narrator, lab: &mut Lab) -> Result<Act> {
     narrator.title(
         "Act 2: the one-second delay (conn_reuse_mode=1, conntrack=1, expire_nodest_conn=1)",
     );
-    director::load(&[
-        ("conn_reuse_mode", "1"),
-        ("conntrack", "1"),
-        ("expire_nodest_conn", "1"),
-    ])?;
-    director::enable_conntrack()?;
-    director::add_service(Transport::Tcp, &REAL_SERVERS)?;
+    director::up_to_drop_reused_syns()?;
     let agent = Agent::start()?;
     narrator.say("  The client's host loses power: its connections are never closed.");
     let ports = narrator.first_connections(lab, Close::Vanish)?;

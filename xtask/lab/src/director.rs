@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::service::{Key, ORDINARY, Service};
-use crate::topology::{RealServer, VIP};
+use crate::topology::{REAL_SERVERS, RealServer, VIP};
 use crate::{command, sysctl, wait};
 
 /// Modules that are unloaded to forget IPVS's and conntrack's entries, users before used.
@@ -55,6 +55,22 @@ pub fn load(parameters: &[(&str, &str)]) -> Result<()> {
     parameters
         .iter()
         .try_for_each(|(name, value)| set(name, value))
+}
+
+/// The ordinary service, with parameters under which IPVS drops the SYN of a source port that comes
+/// back while its old connection is tracked: it expires the entry, and cannot schedule anew before
+/// conntrack has forgotten too.
+///
+/// # Errors
+/// As [`load`].
+pub fn up_to_drop_reused_syns() -> Result<()> {
+    load(&[
+        ("conn_reuse_mode", "1"),
+        ("conntrack", "1"),
+        ("expire_nodest_conn", "1"),
+    ])?;
+    enable_conntrack()?;
+    add_service(Transport::Tcp, &REAL_SERVERS)
 }
 
 /// Sets one parameter of `net.ipv4.vs`.

@@ -5,10 +5,9 @@
 use anyhow::{Result, ensure};
 
 use crate::agent::Agent;
-use crate::director::{self, SynDrop, Transport};
+use crate::director::{self, SynDrop};
 use crate::expect::Expected;
 use crate::lab::Lab;
-use crate::topology::REAL_SERVERS;
 use crate::wait;
 
 /// Connections whose first SYN is dropped.
@@ -20,13 +19,7 @@ const DROP_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {
-    director::load(&[
-        ("conn_reuse_mode", "1"),
-        ("conntrack", "1"),
-        ("expire_nodest_conn", "1"),
-    ])?;
-    director::enable_conntrack()?;
-    director::add_service(Transport::Tcp, &REAL_SERVERS)?;
+    director::up_to_drop_reused_syns()?;
     let agent = Agent::start()?;
     lab.run_all_answered(&Lab::plan(vec![FIRST_PORT]))?;
 

@@ -7,12 +7,12 @@
 use anyhow::{Result, ensure};
 
 use crate::agent::Agent;
-use crate::director::{self, Transport};
+use crate::director::{self};
 use crate::expect::Expected;
 use crate::lab::Lab;
 use crate::scrape::Scrape;
 use crate::socket::Close;
-use crate::topology::{REAL_SERVERS, RS1};
+use crate::topology::RS1;
 
 /// Ports whose client vanishes: five for each real server by round robin.
 const PORTS: std::ops::Range<u16> = 40_000..40_015;
@@ -23,13 +23,7 @@ const BUCKETS: &str = "ipvs_lens_connect_delay_seconds_bucket";
 
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {
-    director::load(&[
-        ("conn_reuse_mode", "1"),
-        ("conntrack", "1"),
-        ("expire_nodest_conn", "1"),
-    ])?;
-    director::enable_conntrack()?;
-    director::add_service(Transport::Tcp, &REAL_SERVERS)?;
+    director::up_to_drop_reused_syns()?;
     let agent = Agent::start()?;
 
     let mut vanish = Lab::plan(PORTS.collect());

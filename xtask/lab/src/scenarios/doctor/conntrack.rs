@@ -6,11 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::clinic::{Visit, cure};
-use crate::director::{self, Transport};
+use crate::director::{self};
 use crate::lab::Lab;
 use crate::socket::Close;
 use crate::sysctl;
-use crate::topology::REAL_SERVERS;
 
 /// Clients that vanish, so that their entries stay.
 const PORTS: std::ops::Range<u16> = 40_000..40_040;
@@ -24,13 +23,7 @@ const COUNT: &str = "net/netfilter/nf_conntrack_count";
 
 /// Plays the story, and puts the limit back: it outlives a scenario on kernels that keep the module.
 pub fn full(lab: &mut Lab) -> Result<()> {
-    director::load(&[
-        ("conn_reuse_mode", "1"),
-        ("conntrack", "1"),
-        ("expire_nodest_conn", "1"),
-    ])?;
-    director::enable_conntrack()?;
-    director::add_service(Transport::Tcp, &REAL_SERVERS)?;
+    director::up_to_drop_reused_syns()?;
     let limit = read(MAX)?;
     let played = play(lab);
     sysctl::write(MAX, &limit.to_string())?;

@@ -5,10 +5,10 @@ use anyhow::{Context as _, Result, ensure};
 use super::clinic::cure;
 use super::ensure_hazard;
 use crate::agent::Agent;
-use crate::director::{self, Transport};
+use crate::director::{self};
 use crate::lab::Lab;
 use crate::socket::Close;
-use crate::topology::{REAL_SERVERS, RS1, RS2, RealServer};
+use crate::topology::{RS1, RS2, RealServer};
 
 /// Clients that vanish before the cure: three for each real server.
 const PORTS: std::ops::Range<u16> = 40_000..40_009;
@@ -17,13 +17,7 @@ const LATER_PORTS: std::ops::Range<u16> = 41_000..41_006;
 
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {
-    director::load(&[
-        ("conn_reuse_mode", "1"),
-        ("conntrack", "1"),
-        ("expire_nodest_conn", "1"),
-    ])?;
-    director::enable_conntrack()?;
-    director::add_service(Transport::Tcp, &REAL_SERVERS)?;
+    director::up_to_drop_reused_syns()?;
     let agent = Agent::start()?;
     delays(lab, PORTS, RS1, 3).context("conntrack=1")?;
     ensure_hazard(&agent, "syn_drop", 1, 1)?;
