@@ -31,6 +31,8 @@ const DRAINING_EVERY: u32 = 100;
 const ROUNDS: u32 = 3;
 /// A reading of the table, and Go's garbage collection, take their time.
 const LIMIT: Duration = Duration::from_secs(300);
+/// The first three readings come at the interval, the next one minutes later.
+const QUIET: Duration = Duration::from_secs(60);
 /// For a reading that began before the last measurement to end.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,7 @@ const EXPORTER_OPTIONS: [&str; 4] = [
 /// A tool failed, or somebody did not see the whole table.
 pub fn run() -> Result<()> {
     let mut results = Results::open();
+    results.line("setting the table up");
     Lab::play(|_| {
         director::load(&[])?;
         // Neither needs IPVS's own statistics; without them the kernel is quieter.
@@ -130,6 +133,8 @@ fn start_exporter() -> Result<Process> {
 fn start_agent(which: &str) -> Result<Agent> {
     let mut agent = Agent::spawn_with(&["--real-servers", which])?;
     agent.wait_ready()?;
+    // Its readings, while nobody asks it anything.
+    sleep(QUIET);
     wait::until("the agent to read the table", LIMIT, || {
         let scrape = agent.scrape()?;
         let services = scrape.count("ipvs_lens_services", &[])?;
