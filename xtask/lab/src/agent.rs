@@ -178,6 +178,36 @@ impl Agent {
     }
 }
 
+/// What the log of the last agent tells about `what` for this cause: the number behind `what`,
+/// summed over its lines.
+///
+/// # Errors
+/// The log cannot be read, or no number stands there.
+pub fn told(what: &str, cause: &str) -> Result<usize> {
+    let log = std::fs::read_to_string(LOG).with_context(|| format!("read {LOG}"))?;
+    let lines = log.lines().filter(|line| line.ends_with(cause));
+    let numbers = lines.filter_map(|line| line.split_once(what)?.1.split_whitespace().next());
+    numbers
+        .map(|number| {
+            let context = || format!("behind {what:?} stands {number:?}, want a number");
+            number.parse::<usize>().with_context(context)
+        })
+        .sum()
+}
+
+/// Compares [`told`] with what happened, once the agent has ended.
+///
+/// # Errors
+/// As [`told`], or the numbers differ.
+pub fn ensure_told(what: &str, cause: &str, want: usize) -> Result<()> {
+    let told = told(what, cause)?;
+    ensure!(
+        told == want,
+        "the log tells {what:?} {told} times for {cause}, want {want}"
+    );
+    Ok(())
+}
+
 /// Starts the agent with `args`, not necessarily `run`; its output is kept for [`Process::stdout`].
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use crate::topology::{REAL_SERVERS, RealServer, VIP};
 use crate::{command, sysctl, wait};
 
 /// Modules that are unloaded to forget IPVS's and conntrack's entries, users before used.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 11] = [
     "ip_vs_rr",
     "ip_vs_sh",
     "ip_vs_wlc",
@@ -21,6 +21,9 @@ const MODULES: [&str; 8] = [
     "ip_vs",
     "xt_conntrack",
     "nft_ct",
+    "nft_nat",
+    "nft_chain_nat",
+    "nf_nat",
     "nf_conntrack",
 ];
 

@@ -183,6 +183,24 @@ impl Expected {
         self
     }
 
+    /// `count` connects to this destination that failed here for this cause.
+    #[must_use]
+    pub fn connect_failures(
+        mut self,
+        target: SocketAddr,
+        cause: &'static str,
+        count: usize,
+    ) -> Self {
+        let labels = vec![
+            ("proto", "TCP".to_owned()),
+            ("remote_address", target.ip().to_string()),
+            ("remote_port", target.port().to_string()),
+            ("cause", cause.to_owned()),
+        ];
+        self.push(CONNECT_FAILURES, labels, count);
+        self
+    }
+
     /// `count` signs of this kind of packets too big for their way.
     #[must_use]
     pub fn path_mtu(mut self, event: &'static str, count: usize) -> Self {

@@ -72,11 +72,6 @@ const EXCEPTIONS: &[Exception] = &[
         reason: "IPVS drops ordinary port reuse only before 5.9",
     },
     Exception {
-        scenario: "conntrack-clash",
-        kernels: Kernels::Only(&["6.12"]),
-        reason: "on 5.10 the two SYNs did not clash; other kernels were not tried",
-    },
-    Exception {
         scenario: "doctor-old-drop",
         kernels: Kernels::Only(&["5.10-old-drop"]),
         reason: "IPVS drops ordinary port reuse only before 5.9",

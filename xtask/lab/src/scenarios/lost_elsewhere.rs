@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::agent::Agent;
+use crate::agent::{self, Agent};
+use crate::command;
 use crate::director::{self, Transport};
 use crate::expect::Expected;
 use crate::lab::Lab;
@@ -15,6 +16,58 @@ use crate::topology::REAL_SERVERS;
 const PORTS: std::ops::Range<u16> = 40_000..40_006;
 /// Until every first SYN is lost, and well before the first is sent again (1 s).
 const OUTAGE: Duration = Duration::from_millis(500);
+
+/// Source ports where the wire is bad: so many that one answer at least is lost.
+const LOSSY_PORTS: std::ops::Range<u16> = 40_000..40_024;
+/// One connection to each real server while the wire is good.
+const KNOWING_PORTS: std::ops::Range<u16> = 41_000..41_003;
+/// Share of what the real servers send that is lost.
+const LOSS: &str = "40%";
+/// Findings nobody may make up.
+const KINDS: [&str; 5] = [
+    "stale connection",
+    "stale flow",
+    "connect delayed",
+    "connect blocked",
+    "SYN dropped",
+];
+
+/// A wire that loses much of what comes back, and nothing wrong with IPVS.
+pub fn lossy_wire(lab: &mut Lab) -> Result<()> {
+    director::load(&[("conn_reuse_mode", "1"), ("expire_nodest_conn", "1")])?;
+    director::add_service(Transport::Tcp, &REAL_SERVERS)?;
+    let agent = Agent::start()?;
+    // ARP has no second try for long: the Ethernet addresses are to be known before.
+    let known = lab.run_all_answered(&Lab::plan(KNOWING_PORTS.collect()))?;
+    for rs in REAL_SERVERS {
+        let netns = rs.name;
+        command::line(&format!(
+            "tc -n {netns} qdisc add dev eth0 root netem loss {LOSS}"
+        ))?;
+    }
+    let mut plan = Lab::plan(LOSSY_PORTS.collect());
+    plan.workers = plan.ports.len();
+    let report = lab.run_all_answered(&plan)?;
+    let again = usize::try_from(report.syn_retransmits())?;
+    ensure!(again > 0, "no SYN was sent again: {report:?}");
+    let mut expected = Expected::none()
+        .decision("scheduled", known.attempts() + report.attempts())
+        .retransmits("elsewhere", again);
+    for rs in REAL_SERVERS {
+        let given = known.answered_by(rs.name) + report.answered_by(rs.name);
+        expected = expected.new_connections(rs, given);
+    }
+    agent.expect(&expected)?;
+    agent.terminate()?;
+    let log = std::fs::read_to_string(agent::LOG)?;
+    for kind in KINDS {
+        ensure!(
+            !log.contains(kind),
+            "{kind:?} was found on a bad wire:\n{log}"
+        );
+    }
+    Ok(())
+}
 
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {

@@ -10,6 +10,7 @@ mod full_speed;
 mod incident;
 mod iptables_drop;
 mod lost_elsewhere;
+mod mixed;
 mod modes;
 mod module_life;
 mod near_reuse;
@@ -252,6 +253,11 @@ pub const SCENARIOS: &[Scenario] = &[
         lost_elsewhere::run,
     ),
     row(
+        "lossy-wire",
+        "a wire that loses much: the delays are exonerated, and nothing is found",
+        lost_elsewhere::lossy_wire,
+    ),
+    row(
         "udp",
         "datagrams to a draining and to a removed real server",
         udp::run,
@@ -304,8 +310,18 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     row(
         "conntrack-clash",
-        "two SYNs make the same conntrack entry and one dies",
+        "source NAT makes the same conntrack entry twice and SYNs die",
         drops::conntrack::clash,
+    ),
+    row(
+        "source-ports",
+        "a client has no source port left",
+        drops::source_ports::run,
+    ),
+    row(
+        "source-ports-ipv6",
+        "the same over IPv6",
+        drops::source_ports::run_v6,
     ),
     row(
         "socket-buffers",
@@ -316,6 +332,16 @@ pub const SCENARIOS: &[Scenario] = &[
         "path-mtu",
         "packets too big for their way, and who says so",
         drops::path_mtu::told,
+    ),
+    row(
+        "black-hole",
+        "a packet too big for its way, and nobody says so",
+        drops::path_mtu::black_hole,
+    ),
+    row(
+        "mixed",
+        "every cause and outcome at once: each is counted once, and under its own name",
+        mixed::run,
     ),
 ];
 

@@ -10,7 +10,7 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{LISTENER, director_up, syns_in_vain, with_parameters};
-use crate::agent::Agent;
+use crate::agent::{self, Agent};
 use crate::expect::Expected;
 use crate::lab::Lab;
 use crate::listener::{self, Listener};
@@ -23,49 +23,60 @@ const BACKLOG: i32 = 2;
 /// Clients whose SYNs are refused.
 const PORTS: std::ops::Range<u16> = 43_000..43_004;
 /// The kernel's own count of what a full accept queue refused, SYN or not.
-const OVERFLOWS: &str = "ListenOverflows";
+pub(in crate::scenarios) const OVERFLOWS: &str = "ListenOverflows";
 /// Until the last packet of a handshake has been refused a few times.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(20);
 
 /// SYNs to a full listener, IPv4.
-pub fn by_syn(lab: &mut Lab) -> Result<()> {
-    syns_to(lab, LISTENER.into())
+pub fn by_syn(_lab: &mut Lab) -> Result<()> {
+    syns_to(LISTENER.into())
 }
 
 /// The same over IPv6.
 pub fn by_syn_v6(lab: &mut Lab) -> Result<()> {
     paths::add_ipv6(&mut lab.topology)?;
-    syns_to(
-        lab,
-        SocketAddr::new(CLIENT_GATEWAY_V6.into(), LISTENER.port()),
-    )
+    syns_to(SocketAddr::new(CLIENT_GATEWAY_V6.into(), LISTENER.port()))
 }
 
-fn syns_to(lab: &Lab, address: SocketAddr) -> Result<()> {
+fn syns_to(address: SocketAddr) -> Result<()> {
     director_up()?;
-    let listener = Listener::start(address, BACKLOG)?;
     let agent = Agent::start()?;
-    let waiting = listener.fill(CLIENT_NETNS)?;
-
     let before = netstat::tcp_ext(OVERFLOWS)?;
-    let mut plan = Lab::plan(PORTS.collect());
-    plan.target = address;
-    if address.is_ipv6() {
-        plan.source = CLIENT_V6.into();
-    }
-    let syns = syns_in_vain(lab, plan)?;
+    let syns = refuse_syns(address)?;
     let by_kernel = netstat::tcp_ext(OVERFLOWS)? - before;
     ensure!(
         u64::try_from(syns)? == by_kernel,
         "the clients sent {syns} SYNs, the kernel refused {by_kernel}"
     );
-    agent.expect(
-        &Expected::none()
-            .syn_drops_elsewhere("accept_queue_full", syns)
-            .listen_drops(address, "accept_queue_full", "syn", syns),
-    )?;
+    agent.expect(&refused_syns(Expected::none(), address, syns))?;
+    agent.terminate()?;
+    let refused = format!("listener {address} refused ");
+    agent::ensure_told(&refused, "accept_queue_full", syns)
+}
+
+/// Clients of a full listener at this address, all in vain; returns how many SYNs they sent.
+pub(in crate::scenarios) fn refuse_syns(address: SocketAddr) -> Result<usize> {
+    let listener = Listener::start(address, BACKLOG)?;
+    let waiting = listener.fill(CLIENT_NETNS)?;
+    let mut plan = Lab::plan(PORTS.collect());
+    plan.target = address;
+    if address.is_ipv6() {
+        plan.source = CLIENT_V6.into();
+    }
+    let syns = syns_in_vain(plan)?;
     drop(waiting);
-    agent.terminate()
+    Ok(syns)
+}
+
+/// What [`refuse_syns`] leaves in the metrics.
+pub(in crate::scenarios) fn refused_syns(
+    expected: Expected,
+    address: SocketAddr,
+    syns: usize,
+) -> Expected {
+    expected
+        .syn_drops_elsewhere("accept_queue_full", syns)
+        .listen_drops(address, "accept_queue_full", "syn", syns)
 }
 
 /// Last packets of handshakes, of which the listener keeps the half.
@@ -95,11 +106,13 @@ fn play_acks(address: SocketAddr) -> Result<()> {
     let by_kernel = usize::try_from(netstat::tcp_ext(OVERFLOWS)? - before)?;
     agent.expect(&Expected::none().listen_drops(address, "accept_queue_full", "ack", by_kernel))?;
     drop(waiting);
-    agent.terminate()
+    agent.terminate()?;
+    let forgot = format!("listener {address} forgot ");
+    agent::ensure_told(&forgot, "accept_queue_full", by_kernel)
 }
 
 /// A connection whose last packet the client has not sent: its SYN came while there was room.
-fn connect_without_ack(address: SocketAddr) -> Result<TcpStream> {
+pub(in crate::scenarios) fn connect_without_ack(address: SocketAddr) -> Result<TcpStream> {
     let rule = format!(
         "OUTPUT -d {} -p tcp --dport {} --tcp-flags SYN,ACK,RST,PSH ACK -j DROP",
         address.ip(),
@@ -124,10 +137,14 @@ fn send_and_forget(mut connection: TcpStream, before: u64) -> Result<()> {
         ensure!(refused >= 2, "{refused} refused");
         Ok(())
     })?;
+    reset(&connection)
+}
+
+/// Closing the connection resets it.
+pub(in crate::scenarios) fn reset(connection: &TcpStream) -> Result<()> {
     let now = libc::linger {
         l_onoff: 1,
         l_linger: 0,
     };
-    setsockopt(&connection, sockopt::Linger, &now)?;
-    Ok(())
+    Ok(setsockopt(connection, sockopt::Linger, &now)?)
 }

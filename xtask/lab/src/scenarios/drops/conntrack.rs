@@ -1,27 +1,25 @@
-//! Conntrack drops SYNs: its table is full, or two packets made the same entry.
+//! Conntrack drops SYNs: its table is full, or an entry like theirs is in it.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::net::SocketAddrV4;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use nfq::{Message, Queue, Verdict};
+use anyhow::{Context as _, Result, ensure};
 
-use super::netfilter::under;
 use super::{LISTENER, director_up, syns_in_vain, with_parameters};
-use crate::agent::Agent;
-use crate::command;
+use crate::agent::{self, Agent};
 use crate::director;
 use crate::expect::Expected;
 use crate::lab::Lab;
-use crate::listener::Listener;
-use crate::topology::CLIENT_NETNS;
+use crate::listener::{self, Listener};
+use crate::topology::{CLIENT, CLIENT_NETNS};
+use crate::{command, netns};
 
 /// Clients that find no room.
 const PORTS: std::ops::Range<u16> = 43_000..43_004;
 /// The connection before, by which the agent learns of the service.
 const FIRST_PORT: u16 = 43_100;
 /// Connections that fill the table, one more than this.
-const BACKLOG: i32 = 15;
+pub(in crate::scenarios) const BACKLOG: i32 = 15;
 /// Fewer entries than those connections.
 const LIMIT: &str = "8";
 /// Limit of the table, for all namespaces.
@@ -36,10 +34,7 @@ pub fn full(lab: &mut Lab) -> Result<()> {
     lab.run_all_answered(&Lab::plan(vec![FIRST_PORT]))?;
     let in_use = listener.fill(CLIENT_NETNS)?;
 
-    let ordinary = fs::read_to_string(format!("/proc/sys/{LIMIT_PARAMETER}"))?;
-    let syns = with_parameters(&[(LIMIT_PARAMETER, LIMIT, ordinary.trim())], || {
-        syns_in_vain(lab, Lab::plan(PORTS.collect()))
-    })?;
+    let syns = without_room(|| syns_in_vain(Lab::plan(PORTS.collect())))?;
     agent.expect(
         &Expected::none()
             .decision("scheduled", 1)
@@ -49,67 +44,56 @@ pub fn full(lab: &mut Lab) -> Result<()> {
     agent.terminate()
 }
 
-/// Number of the queue of packets that wait.
-const QUEUE: u16 = 0;
-/// The client whose SYN waits until it is sent again.
-const CLASH_PORT: u16 = 43_000;
-/// Until the SYN is sent again (1 s).
-const WAIT_LIMIT: Duration = Duration::from_secs(10);
+/// Plays while conntrack has no room for more entries than there are.
+pub(in crate::scenarios) fn without_room<T>(play: impl FnOnce() -> Result<T>) -> Result<T> {
+    let ordinary = fs::read_to_string(format!("/proc/sys/{LIMIT_PARAMETER}"))?;
+    with_parameters(&[(LIMIT_PARAMETER, LIMIT, ordinary.trim())], play)
+}
 
-/// A SYN waits on its way in until the client has sent it again: each makes an entry, and only the
-/// first gets it into the table.
-pub fn clash(lab: &mut Lab) -> Result<()> {
+/// The one port source NAT has.
+const NAT_PORT: u16 = 5_000;
+
+/// Source NAT has one port for everybody: after the first client, each makes an entry that another
+/// has already.
+pub fn clash(_lab: &mut Lab) -> Result<()> {
     director_up()?;
-    director::enable_conntrack()?;
-    command::line("modprobe nfnetlink_queue")?;
     let listener = Listener::start(LISTENER.into(), BACKLOG)?;
     let agent = Agent::start()?;
     let before = insert_failed()?;
-
-    let rule = format!(
-        "INPUT -p tcp --syn --dport {} -j NFQUEUE --queue-num {QUEUE}",
-        LISTENER.port()
-    );
-    let mut plan = Lab::plan(vec![CLASH_PORT]);
-    plan.target = listener.address;
-    plan.timeout = WAIT_LIMIT;
-    let mut queue = Queue::open().context("open the packet queue")?;
-    queue.bind(QUEUE).context("bind the packet queue")?;
-    queue.set_nonblocking(true);
-    let connecting = under("filter", &rule, || {
-        let connecting = lab.start(plan);
-        let waiting = [next(&mut queue)?, next(&mut queue)?];
-        for mut packet in waiting {
-            packet.set_verdict(Verdict::Accept);
-            queue.verdict(packet).context("let a packet go on")?;
-        }
-        Ok(connecting)
+    let (first, syns) = under_source_nat(None, LISTENER, || {
+        let first = listener::connect(CLIENT_NETNS, listener.address)?;
+        let mut plan = Lab::plan(PORTS.collect());
+        plan.target = listener.address;
+        Ok((first, syns_in_vain(plan)?))
     })?;
-    drop(queue);
-    let report = connecting.finish()?;
-    let sent_again = report.syn_retransmits();
-    ensure!(
-        sent_again == 1,
-        "the SYN was sent again {sent_again} times, want 1: {report:?}"
-    );
     let failed = usize::try_from(insert_failed()? - before)?;
-    ensure!(failed == 1, "conntrack failed to insert {failed}, want 1");
-    agent.expect(&Expected::none().syn_drops_elsewhere("conntrack_insert", failed))?;
-    agent.terminate()
+    ensure!(
+        failed == syns,
+        "the clients sent {syns} SYNs in vain, conntrack failed to insert {failed}"
+    );
+    agent.expect(&Expected::none().syn_drops_elsewhere("conntrack_insert", syns))?;
+    drop(first);
+    agent.terminate()?;
+    agent::ensure_told("conntrack could not insert ", "", failed)
 }
 
-fn next(queue: &mut Queue) -> Result<Message> {
-    let start = Instant::now();
-    loop {
-        match queue.recv() {
-            Ok(packet) => return Ok(packet),
-            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
-                return Err(error).context("read the packet queue");
-            }
-            Err(_) if start.elapsed() > WAIT_LIMIT => bail!("no SYN came to the packet queue"),
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    }
+/// Plays while every connection to a listener of this namespace is given the same source port.
+pub(in crate::scenarios) fn under_source_nat<T>(
+    netns: Option<&str>,
+    listener: SocketAddrV4,
+    play: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let (address, port) = (listener.ip(), listener.port());
+    let rules = format!(
+        "table ip lab_nat {{ chain in {{ type nat hook input priority 100; \
+         ip daddr {address} tcp dport {port} snat to {CLIENT}:{NAT_PORT}; }}; }}"
+    );
+    netns::within(netns, || {
+        command::run_with_input("nft", &["-f", "-"], &rules)
+    })?;
+    let played = play();
+    netns::within(netns, || command::line("nft delete table ip lab_nat"))?;
+    played
 }
 
 /// The kernel's own count, summed over CPUs.

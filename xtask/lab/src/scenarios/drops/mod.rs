@@ -7,6 +7,7 @@ pub mod netfilter;
 pub mod path_mtu;
 pub mod rp_filter;
 pub mod socket_buffers;
+pub mod source_ports;
 pub mod syn_queue;
 
 use std::net::SocketAddrV4;
@@ -15,10 +16,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::director::{self, Transport};
-use crate::lab::Lab;
 use crate::report::Report;
-use crate::topology::{CLIENT_GATEWAY, REAL_SERVERS};
-use crate::traffic::Plan;
+use crate::topology::{CLIENT_GATEWAY, CLIENT_NETNS, REAL_SERVERS};
+use crate::traffic::{self, Plan};
 
 /// A listener of the director itself, which is no service.
 const LISTENER: SocketAddrV4 = SocketAddrV4::new(CLIENT_GATEWAY, 9_000);
@@ -34,10 +34,10 @@ fn director_up() -> Result<()> {
 }
 
 /// One client for each port, all at once; every SYN must be lost. Returns how many were sent.
-fn syns_in_vain(lab: &Lab, mut plan: Plan) -> Result<usize> {
+pub(super) fn syns_in_vain(mut plan: Plan) -> Result<usize> {
     plan.timeout = PATIENCE;
     plan.workers = plan.ports.len();
-    let report = lab.run(&plan)?;
+    let report = traffic::run(Some(CLIENT_NETNS), &plan)?;
     ensure!(
         report.failed().count() == report.attempts() && report.answers().is_empty(),
         "some clients got through, want none: {report:?}"
@@ -46,12 +46,12 @@ fn syns_in_vain(lab: &Lab, mut plan: Plan) -> Result<usize> {
 }
 
 /// Packets that opened or tried to open a connection.
-fn syns(report: &Report) -> Result<usize> {
+pub(super) fn syns(report: &Report) -> Result<usize> {
     Ok(report.attempts() + usize::try_from(report.syn_retransmits())?)
 }
 
 /// Sets parameters while something is played: name, value, value afterwards.
-fn with_parameters<T>(
+pub(super) fn with_parameters<T>(
     parameters: &[(&str, &str, &str)],
     play: impl FnOnce() -> Result<T>,
 ) -> Result<T> {

@@ -1,20 +1,25 @@
-//! Packets too big for their way: told by the director, and by somebody behind it.
+//! Packets too big for their way: told by the director, told by somebody behind it, told by nobody.
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::socket::SockProtocol;
 
-use crate::agent::Agent;
+use crate::agent::{self, Agent};
 use crate::director::{self, Transport};
 use crate::expect::Expected;
 use crate::lab::Lab;
 use crate::service::{Key, ORDINARY, Service};
+use crate::socket::{self, Client};
 use crate::topology::{CLIENT, CLIENT_NETNS, RS1, VIP};
 use crate::{command, netns, netstat, sysctl, wait};
 
 /// Bytes of a datagram that fits an ordinary cable and not a small one.
 const BIG_BYTES: usize = 1_400;
+/// Bytes of a full segment on an ordinary cable: 1,500 less the headers and the timestamps.
+const SEGMENT_BYTES: usize = 1_448;
 /// What a small cable takes.
 const SMALL_MTU: u16 = 1_280;
 /// What it takes otherwise.
@@ -25,6 +30,10 @@ const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 9);
 const PORT: u16 = 9_999;
 /// Until an ICMP error has come.
 const ERROR_LIMIT: Duration = Duration::from_secs(5);
+/// Until a segment was sent three times in vain.
+const BLACK_HOLE_LIMIT: Duration = Duration::from_secs(20);
+/// Source port of the connection through the black hole.
+const CLIENT_PORT: u16 = 43_000;
 
 /// The director sends ICMP about a forwarded packet, and about one IPVS sends on; it passes on
 /// what a router behind it sends.
@@ -49,7 +58,11 @@ pub fn told(_lab: &mut Lab) -> Result<()> {
             .path_mtu("frag_needed_sent", 3)
             .path_mtu("frag_needed_received", 1),
     )?;
-    agent.terminate()
+    agent.terminate()?;
+    let what = "too big for the way: ";
+    agent::ensure_told(what, "frag_needed_sent", 3)?;
+    let received = format!("the last one to {BEHIND}: frag_needed_received");
+    agent::ensure_told(what, &received, 1)
 }
 
 /// The first real server can be a router to a small network.
@@ -79,6 +92,38 @@ fn is_told_once(target: SocketAddr) -> Result<()> {
             Ok(())
         })
     })
+}
+
+/// A real server's cable became small after the handshake, and nobody says so.
+pub fn black_hole(_lab: &mut Lab) -> Result<()> {
+    director::load(&[])?;
+    director::add_service(Transport::Tcp, &[RS1])?;
+    let agent = Agent::start()?;
+    let stream = netns::within(Some(CLIENT_NETNS), || {
+        let client = Client::bind(
+            SocketAddr::new(CLIENT.into(), CLIENT_PORT),
+            SockProtocol::Tcp,
+        );
+        let client = client.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+        let connected = client.connect(VIP.into(), ERROR_LIMIT).stream;
+        let mut stream = connected.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+        socket::read_name(&mut stream, ERROR_LIMIT)
+            .map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+        set_mtu(Some(RS1.name), "eth0", SMALL_MTU)?;
+        stream.write_all(&[0; SEGMENT_BYTES]).context("send")?;
+        Ok(stream)
+    })?;
+    let expected = Expected::none()
+        .decision("scheduled", 1)
+        .path_mtu("black_hole_suspected", 1);
+    wait::until("the suspicion", BLACK_HOLE_LIMIT, || {
+        expected.check(&agent.scrape()?)
+    })?;
+    set_mtu(Some(RS1.name), "eth0", ORDINARY_MTU)?;
+    agent.expect(&expected)?;
+    drop(stream);
+    agent.terminate()?;
+    agent::ensure_told("too big for the way: ", "black_hole_suspected", 1)
 }
 
 fn set_mtu(netns: Option<&str>, device: &str, mtu: u16) -> Result<()> {

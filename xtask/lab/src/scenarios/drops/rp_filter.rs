@@ -31,7 +31,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     let filter = format!("net/ipv4/conf/to-{CLIENT_NETNS}/rp_filter");
     let mut plan = Lab::plan(PORTS.collect());
     plan.source = ASTRAY.into();
-    let syns = with_parameters(&[(&filter, "1", "0")], || syns_in_vain(lab, plan))?;
+    let syns = with_parameters(&[(&filter, "1", "0")], || syns_in_vain(plan))?;
 
     agent.expect(
         &Expected::none()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::{LISTENER, director_up, syns_in_vain, with_parameters};
-use crate::agent::Agent;
+use crate::agent::{self, Agent};
 use crate::expect::Expected;
 use crate::lab::Lab;
 use crate::listener::Listener;
@@ -25,15 +25,14 @@ const PORTS: std::ops::Range<u16> = 43_000..43_008;
 const ANSWER_LIMIT: Duration = Duration::from_millis(800);
 
 /// At the listener's own limit.
-pub fn of_listener(lab: &mut Lab) -> Result<()> {
-    play(lab, BACKLOG, &[("net/ipv4/tcp_syncookies", "0", "1")])
+pub fn of_listener(_lab: &mut Lab) -> Result<()> {
+    play(BACKLOG, &[("net/ipv4/tcp_syncookies", "0", "1")])
 }
 
 /// In the last quarter of the namespace's limit.
-pub fn of_netns(lab: &mut Lab) -> Result<()> {
+pub fn of_netns(_lab: &mut Lab) -> Result<()> {
     let ordinary = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_max_syn_backlog")?;
     play(
-        lab,
         LARGE_BACKLOG,
         &[
             ("net/ipv4/tcp_syncookies", "0", "1"),
@@ -42,12 +41,12 @@ pub fn of_netns(lab: &mut Lab) -> Result<()> {
     )
 }
 
-fn play(lab: &Lab, backlog: i32, parameters: &[(&str, &str, &str)]) -> Result<()> {
+fn play(backlog: i32, parameters: &[(&str, &str, &str)]) -> Result<()> {
     director_up()?;
-    with_parameters(parameters, || half_open(lab, backlog))
+    with_parameters(parameters, || half_open(backlog))
 }
 
-fn half_open(lab: &Lab, backlog: i32) -> Result<()> {
+fn half_open(backlog: i32) -> Result<()> {
     let listener = Listener::start(LISTENER.into(), backlog)?;
     let agent = Agent::start()?;
     let before = netstat::tcp_ext("ListenDrops")?;
@@ -56,7 +55,7 @@ fn half_open(lab: &Lab, backlog: i32) -> Result<()> {
     let mut plan = Lab::plan(PORTS.collect());
     plan.target = listener.address;
     // And the one that found the queue full while it was filled.
-    let syns = 1 + syns_in_vain(lab, plan)?;
+    let syns = 1 + syns_in_vain(plan)?;
     let by_kernel = netstat::tcp_ext("ListenDrops")? - before;
     ensure!(
         u64::try_from(syns)? == by_kernel,
@@ -68,11 +67,13 @@ fn half_open(lab: &Lab, backlog: i32) -> Result<()> {
             .listen_drops(listener.address, "syn_queue_full", "syn", syns),
     )?;
     drop(waiting);
-    agent.terminate()
+    agent.terminate()?;
+    let refused = format!("listener {} refused ", listener.address);
+    agent::ensure_told(&refused, "syn_queue_full", syns)
 }
 
 /// Half-open connections until one is not answered; kernels differ in how many there are.
-fn fill(listener: &Listener) -> Result<Vec<TcpStream>> {
+pub(in crate::scenarios) fn fill(listener: &Listener) -> Result<Vec<TcpStream>> {
     netns::within(Some(CLIENT_NETNS), || {
         let connect = || TcpStream::connect_timeout(&listener.address, ANSWER_LIMIT).ok();
         Ok(std::iter::from_fn(connect).collect())
@@ -80,7 +81,7 @@ fn fill(listener: &Listener) -> Result<Vec<TcpStream>> {
 }
 
 /// The client's last packet of every handshake is lost, as after a SYN flood.
-fn never_finish_handshakes(address: SocketAddr) -> Result<()> {
+pub(in crate::scenarios) fn never_finish_handshakes(address: SocketAddr) -> Result<()> {
     let rule = format!(
         "iptables -I OUTPUT -d {} -p tcp --dport {} --tcp-flags SYN,ACK ACK -j DROP",
         address.ip(),
