@@ -46,6 +46,8 @@ pub struct TcpInfoPrefix {
     words: [u32; 24],
 }
 
+/// Index of `tcpi_unacked` among [`TcpInfoPrefix::words`].
+const UNACKED: usize = 4;
 /// Index of `tcpi_total_retrans` among [`TcpInfoPrefix::words`].
 const TOTAL_RETRANS: usize = 23;
 
@@ -134,6 +136,27 @@ fn into_blocking(fd: OwnedFd) -> Result<TcpStream, Errno> {
         .set_nonblocking(false)
         .map_err(|error| errno_of(&error))?;
     Ok(stream)
+}
+
+/// Segments of a connection on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segments {
+    /// Not acknowledged yet.
+    pub unacknowledged: u32,
+    /// Sent again so far.
+    pub sent_again: u32,
+}
+
+/// What the kernel says about the segments a stream has sent.
+///
+/// # Errors
+/// It is no TCP socket.
+pub fn segments(stream: &TcpStream) -> Result<Segments, Errno> {
+    let info: TcpInfoPrefix = getsockopt(stream, option::TcpInfo)?;
+    Ok(Segments {
+        unacknowledged: info.words[UNACKED],
+        sent_again: info.words[TOTAL_RETRANS],
+    })
 }
 
 /// Reads the server's name, which it sends as soon as it accepts.

@@ -325,7 +325,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     row(
         "socket-buffers",
-        "a program does not read its datagrams",
+        "programs do not read, and their sockets throw datagrams and segments away",
         drops::socket_buffers::run,
     ),
     row(
