@@ -20,6 +20,7 @@ use crate::source::Source;
 use crate::source::proc::Procfs;
 use crate::source::table::{Reading, TableSource};
 use crate::status::{SharedStatus, TableStatus};
+use crate::table::changes::Difference;
 use crate::table::conclusion::Conclusion;
 use crate::table::tables::Tables;
 
@@ -39,6 +40,14 @@ pub trait Sink {
     /// # Errors
     /// As [`Self::finding`].
     fn conclusion(&mut self, _: MonoNs, _: &Conclusion, _: &WallAnchor) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Something changed between two readings of an IPVS table.
+    ///
+    /// # Errors
+    /// As [`Self::finding`].
+    fn difference(&mut self, _: &Difference) -> io::Result<()> {
         Ok(())
     }
 
@@ -278,6 +287,9 @@ impl<S: Sink> Observer<S> {
         }
         while let Some(conclusion) = self.tables.poll() {
             told = told.and(self.sink.conclusion(now, &conclusion, &clocks));
+        }
+        while let Some(difference) = self.tables.poll_difference() {
+            told = told.and(self.sink.difference(&difference));
         }
         self.metrics.correlated(self.correlator.counters());
         told

@@ -49,6 +49,7 @@ use crate::settings::{Attach, Emit, Format, Settings};
 use crate::source::proc::Procfs;
 use crate::source::table::{Held, NETNS_MAX, TableSource};
 use crate::status::{ProbeState, ProbeStatus, SharedStatus, State, Status};
+use crate::table::changes::Difference;
 use crate::table::conclusion::Conclusion;
 use crate::table::draining::DRAINING_MAX;
 use crate::table::tables::Tables;
@@ -623,6 +624,12 @@ impl Sink for Log {
         for line in self.limiter.conclusion(now, told) {
             log::warn!("{line}");
         }
+        Ok(())
+    }
+
+    /// No warning: tables are meant to change.
+    fn difference(&mut self, difference: &Difference) -> io::Result<()> {
+        log::debug!("{difference}");
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 //! Nothing here rests on IPVS's statistics (operators switch their estimation off), and nothing
 //! walks the connection hash: `active` and `inactive` are counters the kernel keeps anyway.
 
+pub mod changes;
 pub mod conclusion;
 pub mod draining;
 mod error;

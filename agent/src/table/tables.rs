@@ -10,6 +10,7 @@ use std::time::Duration;
 use agent_common::count::CountKey;
 use agent_common::key::TupleKey;
 
+use super::changes::{self, DIFFERENCES_MAX, Difference};
 use super::conclusion::Conclusion;
 use super::draining::{Drain, Draining};
 use super::given::{Counters, Given, Place};
@@ -108,6 +109,9 @@ pub struct Tables {
     /// Without anybody to choose at the last reading, but not at the one before.
     vacant: BTreeSet<Service>,
     conclusions: VecDeque<Conclusion>,
+    /// Of readings, not told yet.
+    differences: VecDeque<Difference>,
+    changed: BTreeMap<changes::Change, u64>,
 }
 
 impl Tables {
@@ -124,6 +128,7 @@ impl Tables {
     /// A reading of one table.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.failed.remove(&snapshot.netns);
+        self.find_differences(&snapshot);
         self.draining.handle_snapshot(&snapshot);
         self.find_vacant(&snapshot);
         self.snapshots.insert(snapshot.netns, snapshot);
@@ -214,6 +219,17 @@ impl Tables {
         self.conclusions.pop_front()
     }
 
+    /// The next difference between two readings; at most [`DIFFERENCES_MAX`] wait.
+    pub fn poll_difference(&mut self) -> Option<Difference> {
+        self.differences.pop_front()
+    }
+
+    /// Differences between readings so far, those included that nobody was told.
+    #[must_use]
+    pub fn changed(&self, change: changes::Change) -> u64 {
+        self.changed.get(&change).copied().unwrap_or(0)
+    }
+
     /// How often the counters were read; rates are known from the second time on.
     #[must_use]
     pub const fn counted(&self) -> u64 {
@@ -272,6 +288,19 @@ impl Tables {
             rates: self.rates.get(&place).copied().unwrap_or_default(),
             starved: spread.is_some_and(|spread| spread.starved.contains(&row.real_server)),
         }
+    }
+
+    fn find_differences(&mut self, snapshot: &Snapshot) {
+        let Some(before) = self.snapshots.get(&snapshot.netns) else {
+            return;
+        };
+        let (differences, changed) = (&mut self.differences, &mut self.changed);
+        changes::between(before, snapshot, &mut |difference| {
+            *changed.entry(difference.change).or_default() += 1;
+            if differences.len() < DIFFERENCES_MAX {
+                differences.push_back(difference);
+            }
+        });
     }
 
     /// A service is told when two readings in a row show nobody to choose, after one that did.
@@ -408,6 +437,30 @@ mod tests {
             tables.totals()[&sample_service().netns].without_real_server,
             1
         );
+    }
+
+    #[test]
+    fn differences_are_counted_where_they_are_no_longer_told() {
+        let mut tables = Tables::new(Duration::from_secs(300));
+        tables.handle_snapshot(reading(1, &[1, 1]));
+        assert_eq!(
+            tables.poll_difference(),
+            None,
+            "the first reading is no change"
+        );
+        let rounds = 600;
+        for round in 0..rounds {
+            tables.handle_snapshot(reading(2 * round + 2, &[1]));
+            tables.handle_snapshot(reading(2 * round + 3, &[1, 1]));
+        }
+        let mut told = 0;
+        while tables.poll_difference().is_some() {
+            told += 1;
+        }
+        assert_eq!(told, DIFFERENCES_MAX);
+        assert_eq!(tables.changed(changes::Change::RealServerAdded), rounds);
+        assert_eq!(tables.changed(changes::Change::RealServerRemoved), rounds);
+        assert_eq!(tables.changed(changes::Change::ServiceRemoved), 0);
     }
 
     #[test]

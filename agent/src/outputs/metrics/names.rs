@@ -253,6 +253,14 @@ pub const TABLE_READ: Metric = Metric {
     help: "Time the last reading of the IPVS tables took.",
 };
 
+/// Differences between readings.
+pub const TABLE_CHANGES: Metric = Metric {
+    name: "ipvs_lens_table_changes_total",
+    kind: Kind::Counter,
+    labels: &["change"],
+    help: "Services and real servers added, removed or configured anew between two readings of an IPVS table.",
+};
+
 /// Outcomes of stale attempts.
 pub const STALE_OUTCOMES: Metric = Metric {
     name: "ipvs_lens_stale_outcomes_total",
@@ -489,6 +497,7 @@ pub const ALL: &[Metric] = &[
     SKEW,
     CLIENTS_NEAR_PORT_REUSE,
     TABLE_READ,
+    TABLE_CHANGES,
     STALE_OUTCOMES,
     STALE_OUTCOME,
     STALE_DATAGRAMS,

@@ -11,6 +11,7 @@ use super::names::{self, Metric};
 use super::sample::{Page, Part, Sample, Samples};
 use crate::clock::{MonoNs, WallAnchor};
 use crate::event::{NetnsId, RealServer, Service};
+use crate::table::changes::Change;
 use crate::table::draining::Holder;
 use crate::table::tables::{Member, Tables, Totals};
 
@@ -62,6 +63,7 @@ pub struct Shown {
     totals: Totals,
     read_in: Duration,
     read: bool,
+    changed: Vec<(Change, u64)>,
     rows: Vec<Row>,
     rows_refused: usize,
     drains: Vec<DrainRow>,
@@ -84,6 +86,9 @@ impl Shown {
             totals: totals.into_values().fold(Totals::default(), Totals::and),
             read_in: tables.snapshots().map(|snapshot| snapshot.took).sum(),
             read: tables.snapshots().next().is_some(),
+            changed: Change::ALL
+                .map(|change| (change, tables.changed(change)))
+                .into(),
             rows,
             rows_refused,
             drains,
@@ -239,6 +244,11 @@ fn show_totals(page: &mut Page, shown: &Shown) {
     page.put_one(names::SERVICES_WITHOUT_REAL_SERVER, without);
     let read_in = Sample::Gauge(shown.read_in.as_secs_f64());
     page.put_one(names::TABLE_READ, read_in);
+    let changed = shown.changed.iter().map(|(change, count)| {
+        let labels = vec![("change", change.word().to_owned())];
+        (labels, Sample::Counter(*count, None))
+    });
+    page.put(names::TABLE_CHANGES, changed.collect());
 }
 
 fn show_real_servers(page: &mut Page, shown: &Shown) {

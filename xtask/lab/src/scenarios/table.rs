@@ -60,6 +60,7 @@ pub fn run(_: &mut Lab) -> Result<()> {
         ensure_gauge(&scrape, "ipvs_lens_real_servers", &state("available"), 6)?;
         ensure_gauge(&scrape, "ipvs_lens_real_servers", &state("draining"), 1)?;
         ensure_gauge(&scrape, "ipvs_lens_services_without_real_server", &[], 1)?;
+        ensure_changes(&scrape, &[])?;
         ensure_weights(&scrape)
     })?;
     // What vanishes from the table vanishes from the scrape.
@@ -75,12 +76,40 @@ pub fn run(_: &mut Lab) -> Result<()> {
         );
         let draining = scrape.select("ipvs_lens_draining_since_timestamp_seconds", &[]);
         ensure!(draining.is_empty(), "still draining: {draining:?}");
-        Ok(())
+        // The service takes its real server along.
+        ensure_changes(
+            &scrape,
+            &[("service_removed", 1), ("real_server_removed", 2)],
+        )
+    })?;
+    command::line("ipvsadm -e -t 10.96.0.10:80 -r 10.1.2.2:8080 -m -w 4")?;
+    command::line("ipvsadm -E -t 10.96.0.10:81 -s wrr")?;
+    command::line("ipvsadm -a -t 10.96.0.10:81 -r 10.1.3.2:8080 -m -w 2")?;
+    wait::until("the changes to be read", READ_LIMIT, || {
+        let changes = [
+            ("service_removed", 1),
+            ("service_changed", 1),
+            ("real_server_added", 1),
+            ("real_server_removed", 2),
+            ("real_server_changed", 1),
+        ];
+        ensure_changes(&agent.scrape()?, &changes)
     })?;
     agent.terminate()
 }
 
 const WEIGHT: &str = "ipvs_lens_real_server_weight";
+
+/// Exactly these changes, and none of any other kind.
+fn ensure_changes(scrape: &Scrape, wanted: &[(&str, u64)]) -> Result<()> {
+    let all = wanted.iter().map(|(_, count)| count).sum();
+    ensure_gauge(scrape, CHANGES, &[], all)?;
+    wanted.iter().try_for_each(|(change, count)| {
+        ensure_gauge(scrape, CHANGES, &[("change", change)], *count)
+    })
+}
+
+const CHANGES: &str = "ipvs_lens_table_changes_total";
 
 fn ensure_weights(scrape: &Scrape) -> Result<()> {
     for (service, server, weight) in WEIGHTS {
