@@ -4,7 +4,7 @@
 //! source (io) -> decode (pure) -> correlate (pure, clock as argument) -> outputs (io)
 //! ```
 //!
-//! PURE rooms (`event`, `decode`, `correlate`, `doctor::{facts, rules, report}`) read no clock, no
+//! PURE rooms (`event`, `decode`, `correlate`, `finding`, `doctor::{facts, rules, report}`) read no clock, no
 //! file and no socket, and spawn nothing. `clock` is the only reader of clocks.
 
 pub mod cli;
@@ -14,6 +14,7 @@ pub mod decode;
 pub mod doctor;
 pub mod error;
 pub mod event;
+pub mod finding;
 pub mod kernel;
 pub mod observer;
 pub mod outputs;

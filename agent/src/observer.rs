@@ -11,9 +11,10 @@ use agent_common::stat::Stat;
 use bytes::Bytes;
 
 use crate::clock::{MonoNs, WallAnchor};
-use crate::correlate::{Correlator, Finding, NodeWatch};
+use crate::correlate::{Correlator, NodeWatch};
 use crate::decode::{NodeCount, decode, node_count};
 use crate::event::{Event, NetnsId, RealServerChanged};
+use crate::finding::Finding;
 use crate::outputs::metrics::{CountSource as _, Metrics};
 use crate::probes::attach::Programs;
 use crate::source::Source;
@@ -21,7 +22,6 @@ use crate::source::proc::Procfs;
 use crate::source::table::{Reading, TableSource};
 use crate::status::{SharedStatus, TableStatus};
 use crate::table::changes::Difference;
-use crate::table::conclusion::Conclusion;
 use crate::table::tables::Tables;
 
 /// How often the kernel's own counters are looked at for findings; a scrape reads them anew.
@@ -34,14 +34,6 @@ pub trait Sink {
     /// # Errors
     /// Why nothing more can be told there.
     fn finding(&mut self, now: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()>;
-
-    /// Something was concluded from the IPVS tables.
-    ///
-    /// # Errors
-    /// As [`Self::finding`].
-    fn conclusion(&mut self, _: MonoNs, _: &Conclusion, _: &WallAnchor) -> io::Result<()> {
-        Ok(())
-    }
 
     /// Something changed between two readings of an IPVS table.
     ///
@@ -285,8 +277,8 @@ impl<S: Sink> Observer<S> {
         while let Some(finding) = self.node.poll_output() {
             told = told.and(self.sink.finding(now, &finding, &clocks));
         }
-        while let Some(conclusion) = self.tables.poll() {
-            told = told.and(self.sink.conclusion(now, &conclusion, &clocks));
+        while let Some(finding) = self.tables.poll_output() {
+            told = told.and(self.sink.finding(now, &finding, &clocks));
         }
         while let Some(difference) = self.tables.poll_difference() {
             told = told.and(self.sink.difference(&difference));

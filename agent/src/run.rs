@@ -25,11 +25,12 @@ use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::clock::{MonoNs, WallAnchor};
-use crate::correlate::{ATTEMPTS_HELD_MAX, Correlator, Finding, WINDOW_EVENTS_MAX};
+use crate::correlate::{ATTEMPTS_HELD_MAX, Correlator, WINDOW_EVENTS_MAX};
 use crate::doctor::facts::Facts;
 use crate::doctor::gather::essentials;
 use crate::doctor::rules::prerequisites;
 use crate::error::Failure;
+use crate::finding::Finding;
 use crate::kernel::preemption::{Preemption, Told};
 use crate::observer::{Observer, Session, Sink};
 use crate::outputs::http::web::Web;
@@ -50,7 +51,6 @@ use crate::source::proc::Procfs;
 use crate::source::table::{Held, NETNS_MAX, TableSource};
 use crate::status::{ProbeState, ProbeStatus, SharedStatus, State, Status};
 use crate::table::changes::Difference;
-use crate::table::conclusion::Conclusion;
 use crate::table::draining::DRAINING_MAX;
 use crate::table::tables::Tables;
 use crate::top::{self, view::Choice};
@@ -620,13 +620,6 @@ impl Log {
 }
 
 impl Sink for Log {
-    fn conclusion(&mut self, now: MonoNs, told: &Conclusion, _: &WallAnchor) -> io::Result<()> {
-        for line in self.limiter.conclusion(now, told) {
-            log::warn!("{line}");
-        }
-        Ok(())
-    }
-
     /// No warning: tables are meant to change.
     fn difference(&mut self, difference: &Difference) -> io::Result<()> {
         log::debug!("{difference}");
@@ -667,10 +660,6 @@ struct Lines {
 }
 
 impl Sink for Lines {
-    fn conclusion(&mut self, _: MonoNs, told: &Conclusion, clocks: &WallAnchor) -> io::Result<()> {
-        trace::write_conclusion(&mut self.out, told, clocks, self.format)
-    }
-
     fn finding(&mut self, _: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()> {
         trace::write_line(&mut self.out, finding, clocks, self.format)
     }

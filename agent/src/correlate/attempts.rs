@@ -7,9 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 use agent_common::verdict::DropCause;
 
 use super::OUTCOME_DEADLINE;
-use super::finding::{Cause, Finding, FindingKind};
 use crate::clock::MonoNs;
 use crate::event::{AttemptDecided, AttemptId, FirstDrop, SynDropped};
+use crate::finding::{Cause, Finding, FindingKind};
 
 /// Attempts held at once.
 ///

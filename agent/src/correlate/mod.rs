@@ -11,7 +11,6 @@
 //! exactly one of [`Counters`]' fates.
 
 mod attempts;
-mod finding;
 mod node;
 #[cfg(test)]
 mod scenario;
@@ -23,12 +22,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use attempts::ATTEMPTS_HELD_MAX;
-pub use finding::{Cause, Finding, FindingKind};
 pub use node::{COUNTERS_HELD_MAX, LISTENERS_TOLD_MAX, NodeWatch};
 pub use window::WINDOW_EVENTS_MAX;
 
 use crate::clock::MonoNs;
 use crate::event::{AttemptDecided, AttemptId, Event, FirstDrop, SynDropped, Verdict};
+use crate::finding::{Cause, Finding, FindingKind};
 use attempts::{Attempts, Held};
 use window::Window;
 

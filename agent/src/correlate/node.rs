@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use agent_common::node::NODE_COUNTS_MAX;
 
-use super::finding::Finding;
 use crate::clock::MonoNs;
 use crate::decode::NodeCount;
 use crate::decode::proc::Readings;
 use crate::event::{NetnsId, Trouble};
+use crate::finding::Finding;
 
 /// How often a counter that goes on growing is told.
 pub const TELL_EVERY: Duration = Duration::from_secs(10);

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::MonoNs;
-use crate::correlate::{Finding, FindingKind};
-use crate::table::conclusion::Conclusion;
+use crate::finding::{Finding, FindingKind};
 
 /// Findings of one kind logged per [`PERIOD`].
 pub const LINES_PER_PERIOD: u32 = 5;
@@ -19,7 +18,7 @@ pub const PERIOD: Duration = Duration::from_secs(10);
 /// Lets some findings of each kind through.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    kinds: BTreeMap<&'static str, Budget>,
+    kinds: BTreeMap<FindingKind, Budget>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,29 +36,15 @@ impl Limiter {
         if finding.kind == FindingKind::Decision {
             return Vec::new();
         }
-        self.allowed(now, finding.kind.word(), || finding.to_string())
-    }
-
-    /// As [`Self::lines`], for what was concluded from the IPVS table.
-    pub fn conclusion(&mut self, now: MonoNs, conclusion: &Conclusion) -> Vec<String> {
-        self.allowed(now, conclusion.kind(), || conclusion.to_string())
-    }
-
-    fn allowed(
-        &mut self,
-        now: MonoNs,
-        kind: &'static str,
-        text: impl FnOnce() -> String,
-    ) -> Vec<String> {
         let mut lines: Vec<String> = self.suppressed(now).collect();
-        let budget = self.kinds.entry(kind).or_insert(Budget {
+        let budget = self.kinds.entry(finding.kind).or_insert(Budget {
             since: now,
             lines: 0,
             suppressed: 0,
         });
         if budget.lines < LINES_PER_PERIOD {
             budget.lines += 1;
-            lines.push(text());
+            lines.push(finding.to_string());
         } else {
             budget.suppressed += 1;
         }
@@ -73,7 +58,7 @@ impl Limiter {
         self.kinds.retain(|kind, budget| {
             let over = over(budget);
             if over && budget.suppressed > 0 {
-                lines.push(left_out(kind, budget.suppressed));
+                lines.push(left_out(*kind, budget.suppressed));
             }
             !over
         });
@@ -89,7 +74,8 @@ impl Limiter {
     }
 }
 
-fn left_out(kind: &str, count: u64) -> String {
+fn left_out(kind: FindingKind, count: u64) -> String {
+    let kind = kind.word();
     format!("{count} more findings of kind {kind} not logged; `ipvs-lens trace` shows all")
 }
 

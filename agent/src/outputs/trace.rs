@@ -3,21 +3,19 @@
 //! The JSON object is the finding's own with `time` in front: the wall time as RFC 3339 in UTC
 //! with milliseconds. Its fields are promised in `docs/findings.md`.
 
-use std::fmt::Display;
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::clock::{MonoNs, WallAnchor};
-use crate::correlate::Finding;
+use crate::clock::WallAnchor;
+use crate::finding::Finding;
 use crate::settings::Format;
-use crate::table::conclusion::Conclusion;
 
 #[derive(Serialize)]
-struct JsonLine<'a, T> {
+struct JsonLine<'a> {
     time: String,
     #[serde(flatten)]
-    finding: &'a T,
+    finding: &'a Finding,
 }
 
 /// Writes one line and flushes it, so that a reader sees it at once.
@@ -30,30 +28,7 @@ pub fn write_line(
     clocks: &WallAnchor,
     format: Format,
 ) -> io::Result<()> {
-    write(out, finding.at, finding, clocks, format)
-}
-
-/// As [`write_line`], for what was concluded from the IPVS table.
-///
-/// # Errors
-/// Those of `out`.
-pub fn write_conclusion(
-    out: &mut impl Write,
-    conclusion: &Conclusion,
-    clocks: &WallAnchor,
-    format: Format,
-) -> io::Result<()> {
-    write(out, conclusion.at(), conclusion, clocks, format)
-}
-
-fn write<T: Serialize + Display>(
-    out: &mut impl Write,
-    at: MonoNs,
-    finding: &T,
-    clocks: &WallAnchor,
-    format: Format,
-) -> io::Result<()> {
-    let time = humantime::format_rfc3339_millis(clocks.wall(at)).to_string();
+    let time = humantime::format_rfc3339_millis(clocks.wall(finding.at)).to_string();
     match format {
         Format::Text => writeln!(out, "{time} {finding}")?,
         Format::Json => {
@@ -71,8 +46,10 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::correlate::{Correlator, FindingKind};
+    use crate::clock::MonoNs;
+    use crate::correlate::Correlator;
     use crate::event::{AttemptDecided, EntryState, Event, StaleDatagrams, Verdict};
+    use crate::finding::FindingKind;
     use crate::testing::{sample_attempt, sample_datagrams, sample_outcome, sample_syn_drop};
 
     fn line(event: Event, format: Format) -> String {
@@ -105,7 +82,7 @@ mod tests {
             event,
             Format::Json,
             expect![[r#"
-                {"time":"1970-01-01T00:00:06.500Z","kind":"stale_connection","mono_ns":5000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":null,"old_state":"time_wait","delay_ns":null,"lasted_ns":null,"count":null,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":0,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+                {"time":"1970-01-01T00:00:06.500Z","kind":"stale_connection","mono_ns":5000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":null,"old_state":"time_wait","delay_ns":null,"lasted_ns":null,"count":null,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":0,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0,"timeline":null,"removed_ns":null,"removed_told":null,"held_by":null,"empty_since_ns":null,"wanted_by_services":null,"draining":null}
             "#]],
         );
     }
@@ -124,7 +101,7 @@ mod tests {
             event,
             Format::Json,
             expect![[r#"
-                {"time":"1970-01-01T00:00:07.600Z","kind":"stale_outcome","mono_ns":6100000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":"unreachable","old_state":null,"delay_ns":null,"lasted_ns":3100000000,"count":null,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":1,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+                {"time":"1970-01-01T00:00:07.600Z","kind":"stale_outcome","mono_ns":6100000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":"unreachable","old_state":null,"delay_ns":null,"lasted_ns":3100000000,"count":null,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":1,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0,"timeline":null,"removed_ns":null,"removed_told":null,"held_by":null,"empty_since_ns":null,"wanted_by_services":null,"draining":null}
             "#]],
         );
     }
@@ -154,7 +131,7 @@ mod tests {
             dropped,
             Format::Json,
             expect![[r#"
-                {"time":"1970-01-01T00:00:08.400Z","kind":"stale_flow","mono_ns":6900000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":0,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":null,"cause":"ipvs_removed","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":6000000000,"count":null,"datagrams":21,"waited_ns":null,"drops":0,"retransmits":null,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0}
+                {"time":"1970-01-01T00:00:08.400Z","kind":"stale_flow","mono_ns":6900000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":0,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":null,"cause":"ipvs_removed","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":6000000000,"count":null,"datagrams":21,"waited_ns":null,"drops":0,"retransmits":null,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0,"timeline":null,"removed_ns":null,"removed_told":null,"held_by":null,"empty_since_ns":null,"wanted_by_services":null,"draining":null}
             "#]],
         );
     }
@@ -213,7 +190,7 @@ mod tests {
             event,
             Format::Json,
             expect![[r#"
-                {"time":"1970-01-01T00:00:07.500Z","kind":"syn_dropped","mono_ns":6000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"","local_address":"","local_port":null,"local_mark":"","remote_address":null,"remote_port":null,"weight":null,"decision":null,"cause":"netfilter","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":null,"count":null,"datagrams":null,"waited_ns":1000000000,"drops":1,"retransmits":null,"netfilter_hook":"input","kernel_reason":8,"kernel_location":"0xffffffff81234567","events_lost":0}
+                {"time":"1970-01-01T00:00:07.500Z","kind":"syn_dropped","mono_ns":6000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"","local_address":"","local_port":null,"local_mark":"","remote_address":null,"remote_port":null,"weight":null,"decision":null,"cause":"netfilter","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":null,"count":null,"datagrams":null,"waited_ns":1000000000,"drops":1,"retransmits":null,"netfilter_hook":"input","kernel_reason":8,"kernel_location":"0xffffffff81234567","events_lost":0,"timeline":null,"removed_ns":null,"removed_told":null,"held_by":null,"empty_since_ns":null,"wanted_by_services":null,"draining":null}
             "#]],
         );
     }

@@ -251,8 +251,8 @@ fn per_second(count: u64, seconds: f64) -> f64 {
 }
 
 /// How one real server's draining is told.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Outcome {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
     /// It was removed from its service.
     Removed {
         /// When.
@@ -274,14 +274,14 @@ pub enum Outcome {
 }
 
 /// What became of a draining real server.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Concluded {
     /// Which.
     pub place: Place,
     /// What happened to it.
     pub timeline: Timeline,
     /// What became of it.
-    pub outcome: Outcome,
+    pub ending: Ending,
 }
 
 /// When a real server was last given connections, before it drains.
@@ -500,7 +500,7 @@ impl Draining {
             self.conclude(Concluded {
                 place,
                 timeline: drain.timeline,
-                outcome: Outcome::Removed { at, told, held_by },
+                ending: Ending::Removed { at, told, held_by },
             });
         }
     }
@@ -508,7 +508,7 @@ impl Draining {
     fn conclude_forgotten(&mut self, snapshot: &Snapshot, place: Place) {
         if let Some(drain) = self.drains.get(&place) {
             let at = snapshot.taken_at;
-            let outcome = Outcome::Forgotten {
+            let ending = Ending::Forgotten {
                 at,
                 empty_since: drain.empty_since.unwrap_or(at),
                 wanted_by: wanted_by(snapshot, place),
@@ -517,7 +517,7 @@ impl Draining {
             self.conclude(Concluded {
                 place,
                 timeline,
-                outcome,
+                ending,
             });
         }
     }
@@ -648,12 +648,12 @@ mod tests {
             stale_datagrams: 0,
         };
         assert_eq!(concluded.timeline, expected);
-        let removed = Outcome::Removed {
+        let removed = Ending::Removed {
             at: MonoNs(11 * SECOND + 5),
             told: Told::Live,
             held_by: Holder::PortReuse,
         };
-        assert_eq!((concluded.place, concluded.outcome), (place(), removed));
+        assert_eq!((concluded.place, concluded.ending), (place(), removed));
         assert_eq!(draining.poll(), None);
         assert!(draining.drains().is_empty());
     }
@@ -670,13 +670,13 @@ mod tests {
         assert_eq!(draining.drains().len(), 1);
         draining.handle_snapshot(&reading(20, None));
         draining.handle_given(at(20), &BTreeMap::new());
-        let outcome = draining.poll().unwrap().outcome;
-        let expected = Outcome::Removed {
+        let ending = draining.poll().unwrap().ending;
+        let expected = Ending::Removed {
             at: at(15),
             told: Told::Reading,
             held_by: Holder::LongLived,
         };
-        assert_eq!(outcome, expected);
+        assert_eq!(ending, expected);
     }
 
     #[test]
@@ -759,12 +759,12 @@ mod tests {
         draining.handle_snapshot(&reading(319, Some((0, 0, 0))));
         assert_eq!(draining.poll(), None);
         draining.handle_snapshot(&reading(320, Some((0, 0, 0))));
-        let forgotten = Outcome::Forgotten {
+        let forgotten = Ending::Forgotten {
             at: at(320),
             empty_since: at(20),
             wanted_by: 0,
         };
-        assert_eq!(draining.poll().map(|told| told.outcome), Some(forgotten));
+        assert_eq!(draining.poll().map(|told| told.ending), Some(forgotten));
         draining.handle_snapshot(&reading(900, Some((0, 0, 0))));
         assert_eq!(draining.poll(), None);
     }
@@ -792,12 +792,12 @@ mod tests {
         // The other service that drains it has forgotten it as well.
         assert_eq!(told.len(), 2);
         assert_eq!(told[0].place, place());
-        let forgotten = Outcome::Forgotten {
+        let forgotten = Ending::Forgotten {
             at: at(12),
             empty_since: at(10),
             wanted_by: 2,
         };
-        assert_eq!(told[0].outcome, forgotten);
+        assert_eq!(told[0].ending, forgotten);
     }
 
     #[test]

@@ -7,7 +7,6 @@
 //! walks the connection hash: `active` and `inactive` are counters the kernel keeps anyway.
 
 pub mod changes;
-pub mod conclusion;
 pub mod draining;
 mod error;
 pub mod given;

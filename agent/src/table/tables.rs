@@ -11,7 +11,6 @@ use agent_common::count::CountKey;
 use agent_common::key::TupleKey;
 
 use super::changes::{self, DIFFERENCES_MAX, Difference};
-use super::conclusion::Conclusion;
 use super::draining::{Drain, Draining};
 use super::given::{Counters, Given, Place};
 use super::near::{self, Look};
@@ -19,6 +18,7 @@ use super::skew::{Skew, Spread};
 use super::{RealServerRow, ServiceRow, Snapshot};
 use crate::clock::MonoNs;
 use crate::event::{Change, NetnsId, RealServerChanged, Service};
+use crate::finding::Finding;
 
 /// Services that wait to be told to have nobody left: more in one reading are one incident.
 const VACANT_MAX: usize = 10_000;
@@ -108,7 +108,7 @@ pub struct Tables {
     near: BTreeMap<Service, usize>,
     /// Without anybody to choose at the last reading, but not at the one before.
     vacant: BTreeSet<Service>,
-    conclusions: VecDeque<Conclusion>,
+    findings: VecDeque<Finding>,
     /// Of readings, not told yet.
     differences: VecDeque<Difference>,
     changed: BTreeMap<changes::Change, u64>,
@@ -132,7 +132,7 @@ impl Tables {
         self.draining.handle_snapshot(&snapshot);
         self.find_vacant(&snapshot);
         self.snapshots.insert(snapshot.netns, snapshot);
-        self.take_conclusions();
+        self.take_concluded();
     }
 
     /// A table could not be read this time; what was read before stays.
@@ -161,7 +161,7 @@ impl Tables {
             }
             Change::Removed => self.draining.handle_removal(changed.at, place),
         }
-        self.take_conclusions();
+        self.take_concluded();
     }
 
     /// The kernel's counters as they were read at `at`.
@@ -185,7 +185,7 @@ impl Tables {
             Some(seconds) if seconds > 0.0 => rates(&given, seconds),
             _ => BTreeMap::new(),
         };
-        self.take_conclusions();
+        self.take_concluded();
     }
 
     /// The attempts that were looked for.
@@ -211,12 +211,12 @@ impl Tables {
     /// Nothing more will be read.
     pub fn handle_end(&mut self) {
         self.draining.handle_end();
-        self.take_conclusions();
+        self.take_concluded();
     }
 
-    /// The next conclusion.
-    pub fn poll(&mut self) -> Option<Conclusion> {
-        self.conclusions.pop_front()
+    /// The next finding.
+    pub fn poll_output(&mut self) -> Option<Finding> {
+        self.findings.pop_front()
     }
 
     /// The next difference between two readings; at most [`DIFFERENCES_MAX`] wait.
@@ -311,11 +311,9 @@ impl Tables {
             if row.weight() > 0 {
                 self.vacant.remove(&service);
             } else if self.vacant.remove(&service) {
-                self.conclusions.push_back(Conclusion::NoRealServer {
-                    service,
-                    at: snapshot.taken_at,
-                    draining: row.real_servers.len(),
-                });
+                let draining = row.real_servers.len();
+                let finding = Finding::of_vacancy(snapshot.taken_at, service, draining);
+                self.findings.push_back(finding);
             } else if before
                 .and_then(|before| before.service(&service))
                 .is_some_and(|before| before.weight() > 0)
@@ -326,9 +324,9 @@ impl Tables {
         }
     }
 
-    fn take_conclusions(&mut self) {
+    fn take_concluded(&mut self) {
         while let Some(concluded) = self.draining.poll() {
-            self.conclusions.push_back(Conclusion::Draining(concluded));
+            self.findings.push_back(Finding::of_draining(&concluded));
         }
     }
 }
@@ -378,6 +376,7 @@ fn rates(given: &BTreeMap<Place, Given>, seconds: f64) -> BTreeMap<Place, Rates>
 mod tests {
     use super::*;
     use crate::event::RealServer;
+    use crate::finding::FindingKind;
     use crate::table::{Forwarding, ServiceFlags};
     use crate::testing::sample_service;
 
@@ -410,20 +409,15 @@ mod tests {
         let mut tables = Tables::default();
         tables.handle_snapshot(reading(1, &[1, 1]));
         tables.handle_snapshot(reading(2, &[0, 0]));
-        assert_eq!(tables.poll(), None, "one reading may be torn");
+        assert_eq!(tables.poll_output(), None, "one reading may be torn");
         tables.handle_snapshot(reading(3, &[0]));
-        let expected = Conclusion::NoRealServer {
-            service: sample_service(),
-            at: MonoNs(3_000_000_000),
-            draining: 1,
-        };
-        assert_eq!(tables.poll(), Some(expected));
+        let expected = Finding::of_vacancy(MonoNs(3_000_000_000), sample_service(), 1);
+        assert_eq!(tables.poll_output(), Some(expected));
         tables.handle_snapshot(reading(4, &[]));
         tables.handle_snapshot(reading(5, &[]));
-        assert!(!matches!(
-            tables.poll(),
-            Some(Conclusion::NoRealServer { .. })
-        ));
+        let again = std::iter::from_fn(|| tables.poll_output())
+            .filter(|told| told.kind == FindingKind::NoRealServer);
+        assert_eq!(again.count(), 0);
     }
 
     #[test]
@@ -432,7 +426,7 @@ mod tests {
         for second in 1..5 {
             tables.handle_snapshot(reading(second, &[]));
         }
-        assert_eq!(tables.poll(), None);
+        assert_eq!(tables.poll_output(), None);
         assert_eq!(
             tables.totals()[&sample_service().netns].without_real_server,
             1

@@ -10,7 +10,7 @@ pub mod view;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::clock::{MonoNs, WallAnchor};
-use crate::correlate::Finding;
+use crate::finding::Finding;
 use crate::observer::Sink;
 use crate::settings::Format;
 use crate::table::tables::Tables;

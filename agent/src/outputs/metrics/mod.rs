@@ -33,9 +33,10 @@ use thiserror::Error;
 pub use families::{SERIES_MAX, SERVICES_MAX};
 
 use crate::clock::WallAnchor;
-use crate::correlate::{Cause, Counters, Finding, FindingKind};
+use crate::correlate::Counters;
 use crate::decode::{Malformed, Reason};
 use crate::event::{NetnsId, Service};
+use crate::finding::{Cause, Finding, FindingKind};
 use crate::status::{ProbeState, ProbeStatus};
 use families::{Families, StaleKey};
 use form::Form;

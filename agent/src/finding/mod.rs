@@ -1,23 +1,25 @@
 //! What is told to people: one type, one line, one JSON object.
 //!
-//! PURE. The JSON fields are promised: they may grow, they do not change. Every field is always
-//! present; what does not apply is `null`. The edge adds the wall time.
+//! PURE. `correlate` makes findings of events and counters, `table` of readings of the IPVS tables;
+//! `outputs` tells them, whoever made them.
 
-use std::fmt;
+mod json;
+#[cfg(test)]
+mod tests;
+mod text;
+
 use std::net::SocketAddr;
 use std::time::Duration;
-
-use agent_common::netfilter::HookPoint;
-use agent_common::node::NodeEvent;
-use agent_common::verdict::{Decision, DropCause, Outcome, StaleCause};
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
 
 use crate::clock::MonoNs;
 use crate::event::{
     AttemptDecided, EntryState, NetnsId, OutcomeSeen, RealServer, Service, ServiceName,
     StaleDatagrams, SynDropped, Trouble, Tuple,
 };
+use crate::table::draining::{Concluded, Ending, Timeline};
+use agent_common::netfilter::HookPoint;
+use agent_common::node::NodeEvent;
+use agent_common::verdict::{Decision, DropCause, Outcome, StaleCause};
 
 /// What kind of thing was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +54,12 @@ pub enum FindingKind {
     ListenerInPortRange,
     /// An ordinary decision, told only when all of them are asked for.
     Decision,
+    /// A draining real server was removed from its service.
+    DrainingEnded,
+    /// A real server has weight 0 and no connections, and nobody removes it.
+    DrainingForgotten,
+    /// A service that had real servers to choose from has none any more.
+    NoRealServer,
 }
 
 impl FindingKind {
@@ -72,6 +80,9 @@ impl FindingKind {
         Self::ConntrackFailed,
         Self::ListenerInPortRange,
         Self::Decision,
+        Self::DrainingEnded,
+        Self::DrainingForgotten,
+        Self::NoRealServer,
     ];
 
     /// The word of `kind` in JSON.
@@ -93,6 +104,9 @@ impl FindingKind {
             Self::ConntrackFailed => "conntrack_failed",
             Self::ListenerInPortRange => "listener_in_port_range",
             Self::Decision => "decision",
+            Self::DrainingEnded => "draining_ended",
+            Self::DrainingForgotten => "draining_forgotten",
+            Self::NoRealServer => "no_real_server",
         }
     }
 }
@@ -131,6 +145,18 @@ pub enum Subject {
         netns: Option<NetnsId>,
         /// The listener, or the destination; of several, one.
         at: Option<SocketAddr>,
+    },
+}
+
+/// What the IPVS tables showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableEvidence {
+    /// Of one draining real server.
+    Draining(Timeline, Ending),
+    /// Nobody is left to choose.
+    Vacant {
+        /// Real servers the service still lists, all with weight 0.
+        draining: usize,
     },
 }
 
@@ -183,6 +209,8 @@ pub struct Finding {
     pub kernel_location: Option<u64>,
     /// Events lost while the attempt was held: above 0, a missing outcome may be one of them.
     pub events_lost: u64,
+    /// What the IPVS tables showed, where the finding rests on them.
+    pub table: Option<TableEvidence>,
 }
 
 impl Finding {
@@ -212,6 +240,7 @@ impl Finding {
             kernel_reason: None,
             kernel_location: None,
             events_lost: 0,
+            table: None,
         }
     }
 
@@ -278,6 +307,7 @@ impl Finding {
             kernel_reason: None,
             kernel_location: None,
             events_lost: 0,
+            table: None,
         }
     }
 
@@ -314,6 +344,44 @@ impl Finding {
         }
     }
 
+    /// What became of a draining real server.
+    #[must_use]
+    pub const fn of_draining(concluded: &Concluded) -> Self {
+        let (service, real_server) = concluded.place;
+        let (kind, at) = match concluded.ending {
+            Ending::Removed { at, .. } => (FindingKind::DrainingEnded, at),
+            Ending::Forgotten { at, .. } => (FindingKind::DrainingForgotten, at),
+        };
+        Self {
+            at,
+            real_server: Some(real_server),
+            weight: Some(0),
+            table: Some(TableEvidence::Draining(
+                concluded.timeline,
+                concluded.ending,
+            )),
+            ..Self::about_service(kind, service)
+        }
+    }
+
+    /// A service has nobody left to choose, though it lists `draining` real servers.
+    #[must_use]
+    pub const fn of_vacancy(at: MonoNs, service: Service, draining: usize) -> Self {
+        Self {
+            at,
+            table: Some(TableEvidence::Vacant { draining }),
+            ..Self::about_service(FindingKind::NoRealServer, service)
+        }
+    }
+
+    const fn about_service(kind: FindingKind, service: Service) -> Self {
+        let subject = Subject::Node {
+            netns: Some(service.netns),
+            at: None,
+        };
+        Self::about(kind, subject, service)
+    }
+
     /// Client address and port.
     #[must_use]
     pub const fn client(&self) -> Option<SocketAddr> {
@@ -342,42 +410,6 @@ impl Finding {
     }
 }
 
-impl Serialize for Finding {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("kind", self.kind.word())?;
-        map.serialize_entry("mono_ns", &self.at)?;
-        map.serialize_entry("netns", &self.netns())?;
-        map.serialize_entry("client", &self.client())?;
-        map.serialize_entry("destination", &self.destination())?;
-        map.serialize_entry("isn", &self.isn)?;
-        map.serialize_entry("proto", self.service.proto_word())?;
-        map.serialize_entry("local_address", &self.service.local_address())?;
-        map.serialize_entry("local_port", &self.service.local_port())?;
-        map.serialize_entry("local_mark", &self.service.local_mark())?;
-        map.serialize_entry("remote_address", &self.real_server.map(|r| r.0.ip()))?;
-        map.serialize_entry("remote_port", &self.real_server.map(|r| r.0.port()))?;
-        map.serialize_entry("weight", &self.weight)?;
-        map.serialize_entry("decision", &self.decision.map(Decision::word))?;
-        map.serialize_entry("cause", &self.cause.map(Cause::word))?;
-        map.serialize_entry("outcome", &self.outcome.map(Outcome::word))?;
-        map.serialize_entry("old_state", &self.old_state)?;
-        map.serialize_entry("delay_ns", &self.delay.map(|d| d.as_nanos()))?;
-        map.serialize_entry("lasted_ns", &self.lasted.map(|d| d.as_nanos()))?;
-        map.serialize_entry("count", &self.count)?;
-        map.serialize_entry("datagrams", &self.datagrams)?;
-        map.serialize_entry("waited_ns", &self.waited.map(|d| d.as_nanos()))?;
-        map.serialize_entry("drops", &self.drops)?;
-        map.serialize_entry("retransmits", &self.retransmits)?;
-        map.serialize_entry("netfilter_hook", &self.hook.map(HookPoint::word))?;
-        map.serialize_entry("kernel_reason", &self.kernel_reason)?;
-        let location = self.kernel_location.map(|at| format!("{at:#x}"));
-        map.serialize_entry("kernel_location", &location)?;
-        map.serialize_entry("events_lost", &self.events_lost)?;
-        map.end()
-    }
-}
-
 const fn kind_of(trouble: Trouble) -> FindingKind {
     match trouble {
         Trouble::Event(NodeEvent::AcceptQueueFull | NodeEvent::SynQueueFull) => {
@@ -395,197 +427,5 @@ const fn kind_of(trouble: Trouble) -> FindingKind {
         }
         Trouble::ConntrackInsertFailed => FindingKind::ConntrackFailed,
         Trouble::ListenerInPortRange => FindingKind::ListenerInPortRange,
-    }
-}
-
-/// `a -> service via real server`, as far as each is known.
-struct Route<'a>(&'a Finding);
-
-impl fmt::Display for Route<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let finding = self.0;
-        let Subject::Flow(tuple) = finding.subject else {
-            return f.write_str("nobody");
-        };
-        write!(f, "{} -> ", tuple.client)?;
-        if finding.service.is_known() {
-            write!(f, "{}", finding.service)
-        } else {
-            write!(f, "{} {}", tuple.proto, tuple.destination)
-        }
-    }
-}
-
-/// Where on this node, as far as it is known.
-struct At<'a>(&'a Finding);
-
-impl fmt::Display for At<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0.kind, self.0.destination()) {
-            (FindingKind::ConnectFailed, Some(at)) => write!(f, "{at}"),
-            (FindingKind::ConnectFailed, None) => f.write_str("several destinations"),
-            (_, Some(at)) => write!(f, "listener {at}"),
-            (_, None) => f.write_str("several listeners"),
-        }
-    }
-}
-
-/// `3 SYNs in 1.0 s`.
-struct Times<'a>(&'a Finding, &'static str);
-
-impl fmt::Display for Times<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.0.count.unwrap_or_default();
-        let plural = if count == 1 { "" } else { "s" };
-        let seconds = self.0.lasted.unwrap_or_default().as_secs_f64();
-        write!(f, "{count} {}{plural} in {seconds:.1} s", self.1)
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let route = Route(self);
-        let cause = self.cause.map_or("no cause", Cause::word);
-        match self.kind {
-            FindingKind::StaleConnection => {
-                write!(f, "stale connection: {route} sent to ")?;
-                self.write_real_server(f)?;
-                write!(f, " by {cause}")?;
-            }
-            FindingKind::StaleOutcome => {
-                let outcome = self.outcome.map_or("unknown", Outcome::word);
-                let seconds = self.lasted.unwrap_or_default().as_secs_f64();
-                write!(
-                    f,
-                    "stale connection {outcome} after {seconds:.3} s: {route} by "
-                )?;
-                self.write_real_server(f)?;
-            }
-            FindingKind::StaleFlow => self.write_flow(f)?,
-            FindingKind::SynLostElsewhere => {
-                let seconds = self.delay.unwrap_or_default().as_secs_f64();
-                write!(
-                    f,
-                    "SYN lost elsewhere: {route}, came again after {seconds:.3} s, "
-                )?;
-                f.write_str("none of its SYNs died here; sent to ")?;
-                self.write_real_server(f)?;
-            }
-            FindingKind::ConnectDelayed => {
-                let seconds = self.delay.unwrap_or_default().as_secs_f64();
-                write!(f, "connect delayed {seconds:.3} s: {route}, ")?;
-                self.write_drops(f, cause)?;
-                f.write_str(", then got through to ")?;
-                self.write_real_server(f)?;
-            }
-            FindingKind::ConnectBlocked => {
-                write!(f, "connect blocked: {route}, ")?;
-                self.write_drops(f, cause)?;
-                self.write_waited(f)?;
-            }
-            FindingKind::SynDropped => {
-                write!(f, "SYN dropped: {route}, {} by {cause}", self.drops)?;
-                if let Some(hook) = self.hook {
-                    write!(f, " in {}", hook.word())?;
-                }
-                self.write_waited(f)?;
-            }
-            FindingKind::SynsRefused
-            | FindingKind::HandshakesForgotten
-            | FindingKind::ConnectFailed
-            | FindingKind::PacketTooBig
-            | FindingKind::SocketDropped
-            | FindingKind::ConntrackFailed
-            | FindingKind::ListenerInPortRange => self.write_about_node(f, cause)?,
-            FindingKind::Decision => {
-                let decision = self.decision.map_or("undecided", Decision::word);
-                write!(f, "{decision}: {route} sent to ")?;
-                self.write_real_server(f)?;
-            }
-        }
-        if self.events_lost > 0 {
-            write!(f, " ({} events lost meanwhile)", self.events_lost)?;
-        }
-        Ok(())
-    }
-}
-
-impl Finding {
-    fn write_flow(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.lasted.unwrap_or_default().as_secs_f64();
-        write!(f, "stale flow: {}, ", Route(self))?;
-        write!(f, "{} datagrams ", self.datagrams.unwrap_or_default())?;
-        write!(f, "in {seconds:.1} s ")?;
-        f.write_str(if self.cause.is_some() {
-            "dropped, bound to removed "
-        } else {
-            "sent to "
-        })?;
-        self.write_real_server(f)
-    }
-
-    /// A finding of what was counted.
-    fn write_about_node(&self, f: &mut fmt::Formatter<'_>, cause: &str) -> fmt::Result {
-        match self.kind {
-            FindingKind::SynsRefused => {
-                write!(f, "{} refused {}: {cause}", At(self), Times(self, "SYN"))
-            }
-            FindingKind::HandshakesForgotten => {
-                let handshakes = Times(self, "handshake");
-                write!(f, "{} forgot {handshakes}: {cause}", At(self))
-            }
-            FindingKind::ConnectFailed => {
-                write!(
-                    f,
-                    "connect to {} failed {}: {cause}",
-                    At(self),
-                    Times(self, "time")
-                )
-            }
-            FindingKind::PacketTooBig => {
-                write!(f, "too big for the way: {}", Times(self, "packet"))?;
-                if let Some(at) = self.destination() {
-                    write!(f, ", the last one to {}", at.ip())?;
-                }
-                write!(f, ": {cause}")
-            }
-            FindingKind::SocketDropped => {
-                write!(f, "sockets dropped {}: {cause}", Times(self, "packet"))
-            }
-            FindingKind::ConntrackFailed => {
-                let entries = self.count.unwrap_or_default();
-                let plural = if entries == 1 { "entry" } else { "entries" };
-                write!(f, "conntrack could not insert {entries} {plural}")
-            }
-            // The rest is not about the node, but a listener in the range of ports.
-            _ => {
-                write!(
-                    f,
-                    "{} has a port that outgoing connections are given as well",
-                    At(self)
-                )
-            }
-        }
-    }
-
-    fn write_real_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.real_server, self.weight) {
-            (Some(server), Some(weight)) => write!(f, "{server} (weight {weight}"),
-            _ => f.write_str("no real server ("),
-        }?;
-        match self.old_state {
-            Some(state) => write!(f, ", old entry {})", state.word()),
-            None => f.write_str(")"),
-        }
-    }
-
-    fn write_drops(&self, f: &mut fmt::Formatter<'_>, cause: &str) -> fmt::Result {
-        let plural = if self.drops == 1 { "" } else { "s" };
-        write!(f, "{} SYN{plural} dropped by {cause}", self.drops)
-    }
-
-    fn write_waited(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.waited.unwrap_or_default().as_secs_f64();
-        write!(f, ", none got through here in {seconds:.1} s")
     }
 }
