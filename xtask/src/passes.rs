@@ -12,16 +12,30 @@ use crate::pins::{GUESTS_AT_A_TIME, Pass};
 use crate::tally::Tally;
 use crate::vm::{self, Run};
 
-/// Runs passes, [`GUESTS_AT_A_TIME`], and returns the name and counts of each in their order.
+/// What became of a pass.
+pub struct Ended {
+    /// Name of the pass.
+    pub name: String,
+    /// What it counted.
+    pub tally: Tally,
+    /// Its lines about what failed, to be read again at the end of a long run.
+    pub failures: Vec<String>,
+}
+
+/// Runs passes, [`GUESTS_AT_A_TIME`], and returns what became of each in their order.
 ///
 /// What a guest reports is printed when its pass is over, so that the lines of one kernel stand
 /// together. A pass that cannot run counts as one failure.
-pub fn run(paths: &Paths, passes: &[Pass]) -> Vec<(String, Tally)> {
+pub fn run(paths: &Paths, passes: &[Pass]) -> Vec<Ended> {
     // Once, so that no two passes wait for the same compiler.
     for program in [AGENT, LAB] {
         if let Err(error) = dist::build(paths, program) {
             eprintln!("xtask: {error:#}");
-            return vec![("build".to_owned(), Tally::FAILED)];
+            return vec![Ended {
+                name: "build".to_owned(),
+                tally: Tally::FAILED,
+                failures: vec![format!("FAILED {error:#}")],
+            }];
         }
     }
     let waiting: Mutex<VecDeque<_>> = Mutex::new(passes.iter().enumerate().collect());
@@ -33,18 +47,23 @@ pub fn run(paths: &Paths, passes: &[Pass]) -> Vec<(String, Tally)> {
                     // A statement of its own: the lock must not be held while the pass runs.
                     let next = lock(&waiting).pop_front();
                     let Some((number, pass)) = next else { return };
-                    let (lines, tally) = one(paths, pass);
+                    let (mut lines, tally) = one(paths, pass);
                     let mut ended = lock(&ended);
                     println!("\n{}", lines.join("\n"));
-                    ended.push((number, pass.name(), tally));
+                    lines.retain(|line| line.contains("FAILED"));
+                    let this = Ended {
+                        name: pass.name(),
+                        tally,
+                        failures: lines,
+                    };
+                    ended.push((number, this));
                 }
             });
         }
     });
     let mut ended = ended.into_inner().unwrap_or_default();
-    ended.sort_by_key(|(number, ..)| *number);
-    let results = ended.into_iter().map(|(_, name, tally)| (name, tally));
-    results.collect()
+    ended.sort_by_key(|(number, _)| *number);
+    ended.into_iter().map(|(_, this)| this).collect()
 }
 
 /// Runs one pass; its lines and counts.

@@ -33,6 +33,7 @@ type Step<'a> = (String, Box<dyn FnOnce() -> Result<Tally> + 'a>);
 /// Failure is the exit status; no word comes behind the sum.
 pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
     let mut lines = Vec::new();
+    let mut failures = Vec::new();
     let mut total = Tally::default();
     let mut add = |name: &str, tally: Tally| {
         lines.push(format!("{name}: {tally}, {} skipped", tally.skipped));
@@ -66,10 +67,13 @@ pub fn test(paths: &Paths, args: &TestArgs) -> ExitCode {
     }
     if !passes.is_empty() {
         say(format!("step {count} of {count}: scenarios in guests"));
-        for (name, tally) in passes::run(paths, &passes) {
-            add(&pass_name(&name), tally);
+        for pass in passes::run(paths, &passes) {
+            add(&pass_name(&pass.name), pass.tally);
+            failures.extend(pass.failures);
         }
     }
+    // After the counts: a log that is cut keeps its end.
+    lines.append(&mut failures);
     println!("\n{}\n{total}", lines.join("\n"));
     if total.failed == 0 {
         ExitCode::SUCCESS

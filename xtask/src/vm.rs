@@ -114,10 +114,14 @@ pub fn vm(paths: &Paths, args: &VmArgs) -> Result<()> {
 fn matrix(paths: &Paths) -> Result<()> {
     let mut total = Tally::default();
     let mut lines = Vec::new();
-    for (name, tally) in passes::run(paths, &pins::matrix()) {
-        lines.push(format!("{name}: {tally}, {} skipped", tally.skipped));
+    let mut failures = Vec::new();
+    for pass in passes::run(paths, &pins::matrix()) {
+        let tally = pass.tally;
+        lines.push(format!("{}: {tally}, {} skipped", pass.name, tally.skipped));
+        failures.extend(pass.failures);
         total += tally;
     }
+    lines.append(&mut failures);
     println!("\n{}\n{total}", lines.join("\n"));
     ensure!(total.failed == 0, "{} scenarios failed", total.failed);
     Ok(())
