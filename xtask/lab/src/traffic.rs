@@ -16,7 +16,7 @@ use crate::netns;
 use crate::report::{Connection, Failure, Report};
 use crate::socket::{self, Client, Close};
 
-/// Longest wait for a server's name and for its FIN, in seconds: software emulation is slow, and
+/// Shortest limit to wait for a server's name and for its FIN: software emulation is slow, and
 /// a loss that this hides shows in the counts.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -145,12 +145,13 @@ fn connect_once(plan: &Plan, source_port: u16, protocol: SockProtocol) -> Connec
         failure: None,
     };
     let rest = connected.stream.and_then(|mut stream| {
-        connection.answered_by = Some(socket::read_name(&mut stream, ANSWER_LIMIT)?);
+        let limit = plan.timeout.max(ANSWER_LIMIT);
+        connection.answered_by = Some(socket::read_name(&mut stream, limit)?);
         if protocol == SockProtocol::Sctp {
             // Closing says goodbye; an association that said it cannot be read any more.
             return Ok(());
         }
-        socket::close(stream, plan.close, ANSWER_LIMIT)
+        socket::close(stream, plan.close, limit)
     });
     connection.failure = rest.err();
     connection
