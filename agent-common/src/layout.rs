@@ -202,6 +202,8 @@ kernel_layout! {
     sock_v6_daddr: "sock" . "__sk_common.skc_v6_daddr", [16], optional;
     /// Timeouts in a row of a socket.
     icsk_retransmits: "inet_connection_sock" . "icsk_retransmits", [1], optional;
+    /// Which timer of a socket runs; 0 while what it timed is done.
+    icsk_pending: "inet_connection_sock" . "icsk_pending", [1], optional;
     /// Bytes of a full segment.
     tcp_mss_cache: "tcp_sock" . "mss_cache", [4], optional;
     /// Conntrack entry of a packet and its state; 0 when it has none.

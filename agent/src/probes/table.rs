@@ -316,6 +316,7 @@ pub const PROBES: &[Probe] = &[
         finds: "full segments sent again and again",
         needs: &[
             "icsk_retransmits",
+            "icsk_pending",
             "tcp_mss_cache",
             "sock_net",
             "sock_family",

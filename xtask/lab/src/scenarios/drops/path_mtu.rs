@@ -1,7 +1,7 @@
 //! Packets too big for their way: told by the director, told by somebody behind it, told by nobody.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -119,8 +119,11 @@ pub fn black_hole(_lab: &mut Lab) -> Result<()> {
     wait::until("the suspicion", BLACK_HOLE_LIMIT, || {
         expected.check(&agent.scrape()?)
     })?;
-    set_mtu(Some(RS1.name), "eth0", ORDINARY_MTU)?;
+    // The end of the stream is small and gets through: its acknowledgement makes the kernel send
+    // the big segment again, before the next timeout.
+    stream.shutdown(Shutdown::Write)?;
     agent.expect(&expected)?;
+    set_mtu(Some(RS1.name), "eth0", ORDINARY_MTU)?;
     drop(stream);
     agent.terminate()?;
     agent::ensure_told("too big for the way: ", "black_hole_suspected", 1)
