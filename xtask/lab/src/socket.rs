@@ -51,6 +51,9 @@ const UNACKED: usize = 4;
 /// Index of `tcpi_total_retrans` among [`TcpInfoPrefix::words`].
 const TOTAL_RETRANS: usize = 23;
 
+/// The shortest user timeout; 0 is none.
+const AT_ONCE_MS: u32 = 1;
+
 mod option {
     //! The socket option `nix` does not have.
     #![allow(missing_docs, reason = "the macro writes the items")]
@@ -100,6 +103,11 @@ impl Client {
         let start = Instant::now();
         let outcome = self.connect_and_wait(target, timeout);
         let elapsed = start.elapsed();
+        if outcome.is_err() {
+            // No SYN may follow behind the count: from here on the timer ends an attempt that was
+            // sent again. Other protocols do not know the option.
+            let _ = setsockopt(&self.fd, sockopt::TcpUserTimeout, &AT_ONCE_MS);
+        }
         let syn_retransmits = getsockopt(&self.fd, option::TcpInfo)
             .map_or(0, |info: TcpInfoPrefix| info.words[TOTAL_RETRANS]);
         let stream = outcome

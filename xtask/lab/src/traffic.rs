@@ -16,6 +16,10 @@ use crate::netns;
 use crate::report::{Connection, Failure, Report};
 use crate::socket::{self, Client, Close};
 
+/// A client that gives up after this does so between two SYNs: they follow the first after 1 and
+/// 3 s, and every second from 6.5 on (`net.ipv4.tcp_syn_linear_timeouts`).
+pub const GIVE_UP: Duration = Duration::from_millis(2_500);
+
 /// Shortest limit to wait for a server's name and for its FIN: software emulation is slow, and
 /// a loss that this hides shows in the counts.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);

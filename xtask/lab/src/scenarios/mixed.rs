@@ -30,13 +30,11 @@ use crate::topology::{
     self, CLIENT_GATEWAY, CLIENT_NETNS, REAL_SERVERS, RS1, RS2, RS3, RealServer, Site, Topology,
     VIP,
 };
-use crate::traffic::{self, Plan, Protocol};
+use crate::traffic::{self, GIVE_UP, Plan, Protocol};
 use crate::{command, netns, netstat, paths};
 
 /// What the agent calls silence here.
 const TIMEOUT_MS: &str = "3000";
-/// The client gives up between its first retransmit (1 s) and its second (3 s).
-const GIVE_UP: Duration = Duration::from_secs(2);
 /// A resolver would wait seconds.
 const NO_ANSWER: Duration = Duration::from_millis(500);
 /// Until a forgotten handshake was forgotten a second time.

@@ -1,7 +1,5 @@
 //! What becomes of stale connections: every outcome in turn, counted once each.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 
 use crate::agent::Agent;
@@ -11,13 +9,12 @@ use crate::lab::Lab;
 use crate::paths;
 use crate::report::Report;
 use crate::topology::{REAL_SERVERS, RS1};
+use crate::traffic::GIVE_UP;
 
 /// Source ports of the client: four for each real server by round robin.
 const PORTS: std::ops::Range<u16> = 40_000..40_012;
 /// What the agent calls silence here.
 const TIMEOUT_MS: &str = "3000";
-/// The client gives up between its first retransmit (1 s) and its second (3 s).
-const GIVE_UP: Duration = Duration::from_secs(2);
 /// "Connection refused".
 const ECONNREFUSED: i32 = 111;
 /// "Connection timed out".

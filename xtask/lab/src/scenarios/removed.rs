@@ -1,8 +1,6 @@
 //! The real server is taken out of the service while its entries live: IPVS drops every SYN that
 //! follows one, without a word to the client.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 
 use crate::agent::Agent;
@@ -10,11 +8,10 @@ use crate::director::{self, Transport};
 use crate::expect::Expected;
 use crate::lab::Lab;
 use crate::topology::{REAL_SERVERS, RS1};
+use crate::traffic::GIVE_UP;
 
 /// Source ports of the client: two for each real server by round robin.
 const PORTS: std::ops::Range<u16> = 40_000..40_006;
-/// The client gives up between its first retransmit (1 s) and its second (3 s).
-const GIVE_UP: Duration = Duration::from_secs(2);
 /// "Connection timed out".
 const ETIMEDOUT: i32 = 110;
 

@@ -1,7 +1,6 @@
 //! A full connection tracking table: new connections die, and the larger limit lets them in.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -10,13 +9,12 @@ use crate::director::{self};
 use crate::lab::Lab;
 use crate::socket::Close;
 use crate::sysctl;
+use crate::traffic::GIVE_UP;
 
 /// Clients that vanish, so that their entries stay.
 const PORTS: std::ops::Range<u16> = 40_000..40_040;
 /// Clients that find no room.
 const LATE_PORTS: std::ops::Range<u16> = 41_000..41_004;
-/// The client gives up before its second retransmit.
-const GIVE_UP: Duration = Duration::from_secs(2);
 /// Below `/proc/sys`.
 const MAX: &str = "net/netfilter/nf_conntrack_max";
 const COUNT: &str = "net/netfilter/nf_conntrack_count";

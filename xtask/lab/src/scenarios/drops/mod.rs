@@ -11,20 +11,16 @@ pub mod source_ports;
 pub mod syn_queue;
 
 use std::net::SocketAddrV4;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use crate::director::{self, Transport};
 use crate::report::Report;
 use crate::topology::{CLIENT_GATEWAY, CLIENT_NETNS, REAL_SERVERS};
-use crate::traffic::{self, Plan};
+use crate::traffic::{self, GIVE_UP, Plan};
 
 /// A listener of the director itself, which is no service.
 const LISTENER: SocketAddrV4 = SocketAddrV4::new(CLIENT_GATEWAY, 9_000);
-
-/// How long a client tries: one SYN sent again (1 s), no second (3 s).
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// IPVS has the ordinary service, asked for or not: of a module nobody else uses the agent lets go
 /// for a while, and sees nothing meanwhile.
@@ -35,7 +31,7 @@ fn director_up() -> Result<()> {
 
 /// One client for each port, all at once; every SYN must be lost. Returns how many were sent.
 pub(super) fn syns_in_vain(mut plan: Plan) -> Result<usize> {
-    plan.timeout = PATIENCE;
+    plan.timeout = GIVE_UP;
     plan.workers = plan.ports.len();
     let report = traffic::run(Some(CLIENT_NETNS), &plan)?;
     ensure!(
