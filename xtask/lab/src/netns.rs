@@ -3,7 +3,8 @@
 //! A namespace belongs to a thread: code runs on a thread of its own which ends there, so that no
 //! other code of this process ever finds itself in the wrong namespace.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -11,6 +12,25 @@ use nix::sched::{CloneFlags, setns};
 
 /// Where `ip netns` keeps its names.
 const NETNS_DIR: &str = "/run/netns";
+
+/// The devices of the reading thread's namespace. Asking for a device by its name would make the
+/// kernel look for a module of that name.
+const DEVICES: &str = "/proc/thread-self/net/dev";
+
+/// Whether there is a namespace of this name.
+pub fn exists(name: &str) -> bool {
+    Path::new(NETNS_DIR).join(name).exists()
+}
+
+/// Names of the network devices where the caller is.
+///
+/// # Errors
+/// The kernel's list cannot be read.
+pub fn devices() -> Result<Vec<String>> {
+    let list = fs::read_to_string(DEVICES).with_context(|| format!("read {DEVICES}"))?;
+    let names = list.lines().filter_map(|line| line.split_once(':'));
+    Ok(names.map(|(name, _)| name.trim().to_owned()).collect())
+}
 
 /// Runs `work` in namespace `name` (`None`: where the caller is) and returns its result.
 ///

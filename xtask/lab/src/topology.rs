@@ -248,40 +248,38 @@ pub fn remove() {
     }
 }
 
+/// One program for all of it: under emulation, starting one takes as long as what it does.
 fn remove_site(site: Site) {
+    let names = site.netns_names().into_iter();
+    let names: Vec<_> = names.filter(|name| netns::exists(name)).collect();
     // Deleting a cable is immediate, deleting a namespace is not: cables first.
     let _ = netns::within(site.director(), || {
-        for cable in cables() {
-            let _ = command::run("ip", &["link", "del", &cable]);
-        }
+        let devices = netns::devices()?;
+        let cables = cables().filter(|cable| devices.contains(cable));
+        let cables = cables.map(|cable| format!("link del {cable}\n"));
+        remove_all(&cables.collect::<String>());
         Ok(())
     });
-    for name in site.netns_names() {
-        let _ = command::run("ip", &["netns", "del", &name]);
+    let names = names.into_iter().map(|name| format!("netns del {name}\n"));
+    remove_all(&names.collect::<String>());
+}
+
+fn remove_all(lines: &str) {
+    if !lines.is_empty() {
+        let _ = command::run_with_input("ip", &["-force", "-batch", "-"], lines);
     }
 }
 
 /// What exists of a site; the devices of a director that is no more are gone with it.
 fn left_over(site: Site) -> Result<Vec<String>> {
     let devices = match site {
-        Site::Main => command::line("ip -o link show")?,
-        Site::Second => String::new(),
+        Site::Main => netns::devices()?,
+        Site::Second => Vec::new(),
     };
-    let namespaces = command::line("ip netns list")?;
-    let mut left: Vec<String> = cables()
-        .filter(|name| devices.contains(&format!(": {name}")))
-        .collect();
-    let named = |name: &String| {
-        namespaces
-            .lines()
-            .any(|line| line.split(' ').next() == Some(name))
-    };
-    left.extend(
-        site.netns_names()
-            .into_iter()
-            .filter(named)
-            .map(|name| format!("netns {name}")),
-    );
+    let mut left: Vec<String> = cables().filter(|name| devices.contains(name)).collect();
+    let names = site.netns_names().into_iter();
+    let names = names.filter(|name| netns::exists(name));
+    left.extend(names.map(|name| format!("netns {name}")));
     Ok(left)
 }
 
