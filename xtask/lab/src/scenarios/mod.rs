@@ -191,6 +191,11 @@ pub const SCENARIOS: &[Scenario] = &[
         module_life::run,
     ),
     row(
+        "beside-ipvs",
+        "ip_vs is gone, and what has nothing to do with it is seen all the same",
+        module_life::beside,
+    ),
+    row(
         "wrong-layout",
         "a wrong layout is contradicted by the first SYN: nothing is counted from it",
         wrong_layout::run,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::drops::{LISTENER, accept_queue};
 use super::modes::{FOLLOW, Played, play};
 use crate::agent::Agent;
 use crate::director;
@@ -41,6 +42,19 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     let later = play_once(lab, LATER_PORTS)?;
     agent.expect(&first.and(later).add_to(Expected::none()))?;
     ensure_gaps(&agent, 1)?;
+    agent.terminate()
+}
+
+/// What has nothing to do with IPVS is seen also while the module is gone.
+pub fn beside(lab: &mut Lab) -> Result<()> {
+    director::load(&FOLLOW)?;
+    let mut agent = Agent::start()?;
+    let first = play_once(lab, FIRST_PORTS)?;
+    director::unload()?;
+    ensure_waiting(&mut agent)?;
+    let syns = accept_queue::refuse_syns(LISTENER.into())?;
+    let expected = first.add_to(Expected::none());
+    agent.expect(&accept_queue::refused_syns(expected, LISTENER.into(), syns))?;
     agent.terminate()
 }
 

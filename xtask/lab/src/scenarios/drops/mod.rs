@@ -20,7 +20,7 @@ use crate::topology::{CLIENT_GATEWAY, CLIENT_NETNS, REAL_SERVERS};
 use crate::traffic::{self, GIVE_UP, Plan};
 
 /// A listener of the director itself, which is no service.
-const LISTENER: SocketAddrV4 = SocketAddrV4::new(CLIENT_GATEWAY, 9_000);
+pub(super) const LISTENER: SocketAddrV4 = SocketAddrV4::new(CLIENT_GATEWAY, 9_000);
 
 /// IPVS has the ordinary service, asked for or not: of a module nobody else uses the agent lets go
 /// for a while, and sees nothing meanwhile.
