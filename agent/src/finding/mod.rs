@@ -218,29 +218,15 @@ impl Finding {
     #[must_use]
     pub fn of_decision(kind: FindingKind, decided: &AttemptDecided) -> Self {
         Self {
-            kind,
             at: decided.at,
-            subject: Subject::Flow(decided.attempt.tuple),
             isn: decided.attempt.isn,
-            service: decided.service,
             real_server: decided.real_server,
             weight: decided.real_server.map(|_| decided.weight),
             decision: Some(decided.verdict.decision()),
-            cause: None,
-            outcome: None,
             old_state: decided.old_state,
-            delay: None,
-            lasted: None,
-            count: None,
-            datagrams: None,
-            waited: None,
             drops: decided.drops.into(),
             retransmits: Some(decided.retransmits),
-            hook: None,
-            kernel_reason: None,
-            kernel_location: None,
-            events_lost: 0,
-            table: None,
+            ..Self::about(kind, Subject::Flow(decided.attempt.tuple), decided.service)
         }
     }
 
