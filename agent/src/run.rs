@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::clock::{MonoNs, WallAnchor};
-use crate::correlate::{ATTEMPTS_HELD_MAX, Correlator, WINDOW_EVENTS_MAX};
+use crate::correlate::{ATTEMPTS_HELD_MAX, Correlator, STALE_REMEMBERED_MAX, WINDOW_EVENTS_MAX};
 use crate::doctor::facts::Facts;
 use crate::doctor::gather::essentials;
 use crate::doctor::rules::prerequisites;
@@ -730,6 +730,7 @@ fn limits() -> impl Iterator<Item = (String, u64)> {
         ("kernel_node_counts", u64::from(NODE_COUNTS_MAX)),
         ("ring_bytes", u64::from(RING_BYTES)),
         ("correlator_attempts", sizes(ATTEMPTS_HELD_MAX)),
+        ("correlator_stale", sizes(STALE_REMEMBERED_MAX)),
         ("correlator_window_events", sizes(WINDOW_EVENTS_MAX)),
         ("series_per_family", sizes(SERIES_MAX)),
         ("table_namespaces", sizes(NETNS_MAX)),

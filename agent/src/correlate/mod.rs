@@ -14,6 +14,7 @@ mod attempts;
 mod node;
 #[cfg(test)]
 mod scenario;
+mod stale;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -23,12 +24,14 @@ use std::time::Duration;
 
 pub use attempts::ATTEMPTS_HELD_MAX;
 pub use node::{COUNTERS_HELD_MAX, LISTENERS_TOLD_MAX, NodeWatch};
+pub use stale::STALE_REMEMBERED_MAX;
 pub use window::WINDOW_EVENTS_MAX;
 
 use crate::clock::MonoNs;
 use crate::event::{AttemptDecided, AttemptId, Event, FirstDrop, SynDropped, Verdict};
 use crate::finding::{Cause, Finding, FindingKind};
 use attempts::{Attempts, Held};
+use stale::Stale;
 use window::Window;
 
 /// How long an event waits for older ones: two and a half default drain periods.
@@ -52,7 +55,7 @@ pub struct Counters {
     pub events: u64,
     /// Events a finding was made of.
     pub reported: u64,
-    /// Ordinary decisions nobody asked for.
+    /// Ordinary decisions nobody asked for, and what another finding tells already.
     pub suppressed: u64,
     /// Lost: events of attempts that had to make room.
     pub evicted: u64,
@@ -70,6 +73,7 @@ pub struct Correlator {
     tell_all_decisions: bool,
     window: Window,
     attempts: Attempts,
+    stale: Stale,
     findings: VecDeque<Finding>,
     counters: Counters,
     /// Events known to be lost before they came here.
@@ -198,6 +202,9 @@ impl Correlator {
                 Held::by_ipvs(at, decided, cause, self.lost),
             );
         }
+        if let Verdict::ReusedStale(_) = decided.verdict {
+            self.stale.note(decided);
+        }
         let held = self.attempts.take(&decided.attempt);
         let told = decided.first_drop;
         let seen = held.as_ref().map(|held| held.first_drop);
@@ -239,6 +246,10 @@ impl Correlator {
     }
 
     fn syn_dropped(&mut self, at: MonoNs, dropped: &SynDropped) {
+        if self.stale.explains(dropped) {
+            self.counters.suppressed += 1;
+            return;
+        }
         self.hold(dropped.attempt, Held::by_kernel(at, dropped, self.lost));
     }
 

@@ -208,6 +208,18 @@ pub fn ensure_told(what: &str, cause: &str, want: usize) -> Result<()> {
     Ok(())
 }
 
+/// The log must hold none of these words.
+///
+/// # Errors
+/// The first it holds, with the log; or it cannot be read.
+pub fn ensure_untold(words: &[&str]) -> Result<()> {
+    let log = std::fs::read_to_string(LOG).with_context(|| format!("read {LOG}"))?;
+    for word in words {
+        ensure!(!log.contains(word), "the log tells {word:?}:\n{log}");
+    }
+    Ok(())
+}
+
 /// Starts the agent with `args`, not necessarily `run`; its output is kept for [`Process::stdout`].
 ///
 /// # Errors

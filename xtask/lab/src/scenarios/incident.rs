@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use anyhow::{Result, ensure};
 
-use crate::agent::Agent;
+use crate::agent::{self, Agent};
 use crate::director::{self, Transport};
 use crate::expect::Expected;
 use crate::lab::Lab;
@@ -61,7 +61,9 @@ pub fn run(lab: &mut Lab) -> Result<()> {
             .syn_drops_elsewhere("other", syns(&unreachable)?)
             .syn_drops("other", syns(&no_route)?),
     )?;
-    agent.terminate()
+    agent.terminate()?;
+    // They died of where they were sent, which is told; that they died is not told once more.
+    agent::ensure_untold(&["SYN dropped", "connect delayed", "connect blocked"])
 }
 
 /// Connects from `ports` at the same time; each must fail with "no route to host" in this time.
