@@ -36,6 +36,8 @@ const SETTLE: Duration = Duration::from_millis(700);
 pub struct Agent {
     process: Process,
     address: SocketAddr,
+    /// Header field sent with every request, with its line's end.
+    authorization: &'static str,
 }
 
 impl Agent {
@@ -66,7 +68,13 @@ impl Agent {
         Ok(Self {
             process,
             address: LISTEN.into(),
+            authorization: "",
         })
+    }
+
+    /// Asks with this header field from now on.
+    pub const fn authorize(&mut self, field: &'static str) {
+        self.authorization = field;
     }
 
     /// Waits for `/readyz` to answer 200.
@@ -103,7 +111,7 @@ impl Agent {
     /// # Errors
     /// It does not answer.
     pub fn get(&self, path: &str) -> Result<Response> {
-        http::get(self.address, path)
+        http::get(self.address, path, self.authorization)
     }
 
     /// `/status` as JSON.

@@ -20,20 +20,20 @@ pub struct Response {
     pub body: String,
 }
 
-/// Sends `GET path` to `address`.
+/// Sends `GET path` to `address`, with more header `fields`, each with its line's end.
 ///
 /// # Errors
 /// Nobody listens, no answer in time, or no HTTP in the answer.
-pub fn get(address: SocketAddr, path: &str) -> Result<Response> {
-    ask(address, path).with_context(|| format!("GET http://{address}{path}"))
+pub fn get(address: SocketAddr, path: &str, fields: &str) -> Result<Response> {
+    ask(address, path, fields).with_context(|| format!("GET http://{address}{path}"))
 }
 
-fn ask(address: SocketAddr, path: &str) -> Result<Response> {
+fn ask(address: SocketAddr, path: &str, fields: &str) -> Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{fields}\r\n"
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

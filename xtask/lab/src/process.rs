@@ -16,6 +16,33 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// For a program that ends by itself; reading BTF takes seconds under emulation.
 const FINISH_LIMIT: Duration = Duration::from_secs(120);
 
+/// What a process holds of memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Now, in KiB.
+    pub resident_kib: u64,
+    /// At most so far, in KiB.
+    pub peak_kib: u64,
+}
+
+/// What the kernel says of a process's memory (`/proc/PID/status`).
+///
+/// # Errors
+/// There is no such process.
+pub fn memory(process: u32) -> Result<Memory> {
+    let path = format!("/proc/{process}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let kib = |field: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let value = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        value.with_context(|| format!("no {field} in {path}"))
+    };
+    Ok(Memory {
+        resident_kib: kib("VmRSS:")?,
+        peak_kib: kib("VmHWM:")?,
+    })
+}
+
 /// A finished process.
 #[derive(Debug)]
 pub struct Finished {

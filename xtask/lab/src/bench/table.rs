@@ -5,7 +5,6 @@
 //! counts of instructions, the kernel's among them, and a busy host changes nothing.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -13,11 +12,11 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::agent::{Agent, LISTEN};
 use crate::lab::Lab;
-use crate::process::Process;
+use crate::process::{self, Memory, Process};
 use crate::results::{Event, Results};
 use crate::{command, director, wait};
 
@@ -158,12 +157,6 @@ struct Measured {
     memory: Memory,
 }
 
-/// What a process holds, in KiB.
-struct Memory {
-    resident: u64,
-    peak: u64,
-}
-
 fn of_agent(agent: &Agent) -> Result<Measured> {
     let (scrape, text) = scrape(LISTEN.into())?;
     let read_s = agent.scrape()?.sum("ipvs_lens_table_read_seconds", &[]);
@@ -171,7 +164,7 @@ fn of_agent(agent: &Agent) -> Result<Measured> {
         scrape,
         series: series(&text),
         read_ms: read_s * 1000.0,
-        memory: memory(agent.id())?,
+        memory: process::memory(agent.id())?,
     })
 }
 
@@ -189,7 +182,7 @@ fn of_exporter(exporter: &Process) -> Result<Measured> {
         scrape,
         series: series(&text),
         read_ms: 0.0,
-        memory: memory(exporter.id())?,
+        memory: process::memory(exporter.id())?,
     })
 }
 
@@ -214,20 +207,6 @@ fn series(text: &str) -> usize {
         .count()
 }
 
-fn memory(process: u32) -> Result<Memory> {
-    let path = format!("/proc/{process}/status");
-    let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let kib = |field: &str| -> Result<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let value = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        value.with_context(|| format!("no {field} in {path}"))
-    };
-    Ok(Memory {
-        resident: kib("VmRSS:")?,
-        peak: kib("VmHWM:")?,
-    })
-}
-
 fn send(results: &mut Results, variant: &str, round: u32, measured: &Measured) {
     results.send(&Event::Table {
         variant,
@@ -235,8 +214,8 @@ fn send(results: &mut Results, variant: &str, round: u32, measured: &Measured) {
         scrape_ms: measured.scrape.as_secs_f64() * 1000.0,
         series: measured.series,
         read_ms: measured.read_ms,
-        resident_kib: measured.memory.resident,
-        peak_kib: measured.memory.peak,
+        resident_kib: measured.memory.resident_kib,
+        peak_kib: measured.memory.peak_kib,
     });
 }
 

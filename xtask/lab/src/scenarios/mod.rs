@@ -2,6 +2,7 @@
 //!
 //! One scenario, one file, one row in [`SCENARIOS`]; `choice.rs` says which kernels run it.
 
+mod bad_clients;
 mod choice;
 mod doctor;
 mod draining_holders;
@@ -185,6 +186,11 @@ pub const SCENARIOS: &[Scenario] = &[
         doctor::other_namespace,
     ),
     row("trace", "live findings as JSON Lines", trace::run),
+    row(
+        "bad-clients",
+        "idle crowds, slow readers, guesses and noise: the agent counts and is scraped all the same",
+        bad_clients::run,
+    ),
     row(
         "module-life",
         "ip_vs comes, goes and comes again: armed again, counters go on, the gap is told",
