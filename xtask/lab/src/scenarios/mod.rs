@@ -181,6 +181,11 @@ pub const SCENARIOS: &[Scenario] = &[
         doctor::taken_ports,
     ),
     row(
+        "doctor-accept-queue",
+        "a queue shorter than its program asks for turns clients away, until it may be longer",
+        doctor::short_queue,
+    ),
+    row(
         "doctor-other-netns",
         "IPVS in another namespace is found, and the doctor's command enters it",
         doctor::other_namespace,

@@ -1,6 +1,7 @@
 //! `ipvs-lens doctor`: the fault is there, the doctor names it, its command is run as printed, and
 //! fault and verdict are gone.
 
+mod accept_queue;
 mod clinic;
 mod conntrack;
 mod namespace;
@@ -24,6 +25,7 @@ use crate::lab::Lab;
 use crate::topology::REAL_SERVERS;
 use crate::wait;
 
+pub use accept_queue::run as short_queue;
 pub use conntrack::full as conntrack_full;
 pub use namespace::run as other_namespace;
 pub use old_drop::run as before_5_9;
