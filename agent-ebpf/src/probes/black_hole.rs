@@ -5,7 +5,8 @@
 //! **Hook** raw tracepoint `tcp:tcp_retransmit_skb`.
 //! **Cannot see** connections whose both ends are elsewhere; and any loss of three full segments in
 //! a row, as of a peer that has vanished, looks the same. It is a suspicion.
-//! **Cost** once per segment sent again: one read; three more at the third timeout, eight more on a suspicion.
+//! **Cost** once per segment sent again: one read; three more at the third timeout, eight more on a
+//! suspicion.
 
 use agent_common::{node::NodeEvent, stat::Stat};
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};

@@ -14,7 +14,8 @@ use super::OUTCOME_DEADLINE;
 use crate::clock::MonoNs;
 use crate::event::{AttemptDecided, AttemptId, RealServer, SynDropped, Tuple};
 
-/// Attempts remembered at once: as many as may be held, and as large.
+/// Entries at once, up to two for an attempt (in front of NAT and behind it): as many as attempts
+/// may be held.
 pub const STALE_REMEMBERED_MAX: usize = super::ATTEMPTS_HELD_MAX;
 
 /// How long an attempt is remembered: until its last retransmit (15 s after the first SYN) has

@@ -1,8 +1,10 @@
 //! What the traffic generator saw: the ground truth the agent's numbers are held against. Pure.
 
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 /// Failed connections shown in one error message; the rest is only counted.
@@ -32,6 +34,19 @@ pub struct Failure {
     /// The system's text for it.
     pub message: String,
 }
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            stage,
+            errno,
+            message,
+        } = self;
+        write!(f, "{stage:?}: {message} (errno {errno})")
+    }
+}
+
+impl Error for Failure {}
 
 /// One attempt to connect (TCP) or one question (UDP).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +111,14 @@ impl Report {
             .sum()
     }
 
+    /// SYNs sent, over all attempts.
+    ///
+    /// # Errors
+    /// More than can be counted.
+    pub fn syns(&self) -> Result<usize> {
+        Ok(self.attempts() + usize::try_from(self.syn_retransmits())?)
+    }
+
     /// Attempts that failed in any way.
     pub fn failed(&self) -> impl Iterator<Item = &Connection> {
         self.connections.iter().filter(|c| c.failure.is_some())
@@ -108,6 +131,19 @@ impl Report {
             .map(|c| c.elapsed_ms)
             .max()
             .unwrap_or(0)
+    }
+
+    /// # Errors
+    /// Names the first attempt that did not fail with this error number.
+    pub fn ensure_all_failed(&self, errno: i32) -> Result<()> {
+        for connection in &self.connections {
+            let found = connection.failure.as_ref().map(|failure| failure.errno);
+            ensure!(
+                found == Some(errno),
+                "want errno {errno}, got {connection:?}"
+            );
+        }
+        Ok(())
     }
 
     /// # Errors

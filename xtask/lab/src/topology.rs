@@ -250,18 +250,15 @@ pub fn remove() {
 
 /// One program for all of it: under emulation, starting one takes as long as what it does.
 fn remove_site(site: Site) {
-    let names = site.netns_names().into_iter();
-    let names: Vec<_> = names.filter(|name| netns::exists(name)).collect();
     // Deleting a cable is immediate, deleting a namespace is not: cables first.
     let _ = netns::within(site.director(), || {
-        let devices = netns::devices()?;
-        let cables = cables().filter(|cable| devices.contains(cable));
-        let cables = cables.map(|cable| format!("link del {cable}\n"));
-        remove_all(&cables.collect::<String>());
+        let cables = cables_here()?;
+        let lines = cables.iter().map(|cable| format!("link del {cable}\n"));
+        remove_all(&lines.collect::<String>());
         Ok(())
     });
-    let names = names.into_iter().map(|name| format!("netns del {name}\n"));
-    remove_all(&names.collect::<String>());
+    let lines = namespaces_of(site).map(|name| format!("netns del {name}\n"));
+    remove_all(&lines.collect::<String>());
 }
 
 fn remove_all(lines: &str) {
@@ -272,15 +269,24 @@ fn remove_all(lines: &str) {
 
 /// What exists of a site; the devices of a director that is no more are gone with it.
 fn left_over(site: Site) -> Result<Vec<String>> {
-    let devices = match site {
-        Site::Main => netns::devices()?,
+    let mut left = match site {
+        Site::Main => cables_here()?,
         Site::Second => Vec::new(),
     };
-    let mut left: Vec<String> = cables().filter(|name| devices.contains(name)).collect();
-    let names = site.netns_names().into_iter();
-    let names = names.filter(|name| netns::exists(name));
-    left.extend(names.map(|name| format!("netns {name}")));
+    left.extend(namespaces_of(site).map(|name| format!("netns {name}")));
     Ok(left)
+}
+
+/// The lab's cables that are where the caller is.
+fn cables_here() -> Result<Vec<String>> {
+    let devices = netns::devices()?;
+    Ok(cables().filter(|cable| devices.contains(cable)).collect())
+}
+
+/// The network namespaces of a site that there are.
+fn namespaces_of(site: Site) -> impl Iterator<Item = String> {
+    let names = site.netns_names().into_iter();
+    names.filter(|name| netns::exists(name))
 }
 
 fn cables() -> impl Iterator<Item = String> {

@@ -15,8 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::drops::{
-    accept_queue, conntrack, netfilter, source_ports, syn_queue, syns, syns_in_vain,
-    with_parameters,
+    accept_queue, conntrack, netfilter, source_ports, syn_queue, syns_in_vain, with_parameters,
 };
 use crate::agent::Agent;
 use crate::director;
@@ -264,8 +263,8 @@ fn outcomes(topology: &mut Topology, stage: Stage) -> Result<Expected> {
         .outcome("refused", refused.attempts())
         .outcome("timed_out", silent.attempts())
         .outcome("unreachable", no_neighbour.attempts() + no_route.attempts())
-        .syn_drops_elsewhere("other", syns(&no_neighbour)?)
-        .syn_drops("other", syns(&no_route)?))
+        .syn_drops_elsewhere("other", no_neighbour.syns()?)
+        .syn_drops("other", no_route.syns()?))
 }
 
 fn dropped_by_rules(stage: Stage) -> Result<Expected> {
@@ -400,7 +399,7 @@ fn removed(stage: Stage) -> Result<Expected> {
     Ok(here(REMOVED, stage)
         .decision("scheduled", first.attempts())
         .decision("dropped", gone.attempts())
-        .syn_drops("ipvs_removed", syns(&gone)?))
+        .syn_drops("ipvs_removed", gone.syns()?))
 }
 
 fn without_server(stage: Stage) -> Result<Expected> {
@@ -410,7 +409,7 @@ fn without_server(stage: Stage) -> Result<Expected> {
     let refused = all_failed(WITHOUT_SERVER, FAILING.collect(), ECONNREFUSED)?;
     Ok(here(WITHOUT_SERVER, stage)
         .decision("dropped", refused.attempts())
-        .syn_drops("ipvs_no_destination", syns(&refused)?))
+        .syn_drops("ipvs_no_destination", refused.syns()?))
 }
 
 /// The one-second delay, which needs other parameters.
@@ -496,12 +495,6 @@ fn all_failed(service: Service, ports: Vec<u16>, errno: i32) -> Result<Report> {
         plan.timeout = GIVE_UP;
     }
     let report = traffic::run(Some(CLIENT_NETNS), &plan)?;
-    for connection in &report.connections {
-        let found = connection.failure.as_ref().map(|failure| failure.errno);
-        ensure!(
-            found == Some(errno),
-            "want errno {errno}, got {connection:?}"
-        );
-    }
+    report.ensure_all_failed(errno)?;
     Ok(report)
 }

@@ -47,12 +47,10 @@ pub fn run(lab: &mut Lab) -> Result<()> {
 /// Each port is refused by its first SYN.
 fn all_refused(lab: &Lab, ports: Vec<u16>) -> Result<Report> {
     let report = lab.run(&Lab::plan(ports))?;
-    for connection in &report.connections {
-        let errno = connection.failure.as_ref().map(|failure| failure.errno);
-        ensure!(
-            errno == Some(ECONNREFUSED) && connection.syn_retransmits == 0,
-            "want errno {ECONNREFUSED} for the first SYN, got {connection:?}"
-        );
-    }
+    report.ensure_all_failed(ECONNREFUSED)?;
+    ensure!(
+        report.syn_retransmits() == 0,
+        "want every first SYN to be refused, got {report:?}"
+    );
     Ok(report)
 }

@@ -56,7 +56,9 @@ pub fn run(lab: &mut Lab) -> Result<()> {
             .outcome("refused", refused.attempts())
             .outcome("unreachable", rejected.attempts())
             .outcome("timed_out", silent.attempts())
-            .syn_drops_elsewhere("netfilter", rejection_drops(&rejected)?)
+            // The rejecting host is on the same kernel here, which frees the SYN as its
+            // firewall's drop.
+            .syn_drops_elsewhere("netfilter", rejected.syns()?)
             .retransmits(
                 "stale_real_server",
                 usize::try_from(silent.syn_retransmits() + rejected.syn_retransmits())?,
@@ -65,22 +67,11 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     agent.terminate()
 }
 
-/// The rejecting host is on the same kernel here, which frees the SYN as its firewall's drop.
-fn rejection_drops(rejected: &Report) -> Result<usize> {
-    Ok(rejected.attempts() + usize::try_from(rejected.syn_retransmits())?)
-}
-
 fn all_failed(lab: &Lab, ports: &[u16], errno: i32) -> Result<Report> {
     let mut plan = Lab::plan(ports.to_vec());
     plan.workers = ports.len();
     plan.timeout = GIVE_UP;
     let report = lab.run(&plan)?;
-    for connection in &report.connections {
-        let found = connection.failure.as_ref().map(|failure| failure.errno);
-        ensure!(
-            found == Some(errno),
-            "want errno {errno}, got {connection:?}"
-        );
-    }
+    report.ensure_all_failed(errno)?;
     Ok(report)
 }

@@ -42,7 +42,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
         "want errno {ETIMEDOUT} twice, got {gone:?}"
     );
 
-    let syns = gone.attempts() + usize::try_from(gone.syn_retransmits())?;
+    let syns = gone.syns()?;
     ensure!(syns > gone.attempts(), "no SYN was sent again: {gone:?}");
     agent.expect(
         &Expected::none()

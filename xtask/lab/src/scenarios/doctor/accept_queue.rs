@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::libc;
 use nix::sys::socket::SockProtocol;
 
@@ -68,11 +68,10 @@ fn clients_let_in() -> Result<usize> {
 /// A connection, or nothing where the client gives up.
 fn connect(port: u16, target: SocketAddr) -> Result<Option<TcpStream>> {
     let source = SocketAddr::new(CLIENT.into(), port);
-    let client = Client::bind(source, SockProtocol::Tcp);
-    let client = client.map_err(|failure| anyhow!("{source}: {failure:?}"))?;
+    let client = Client::bind(source, SockProtocol::Tcp)?;
     match client.connect(target, GIVE_UP).stream {
         Ok(stream) => Ok(Some(stream)),
         Err(failure) if failure.errno == libc::ETIMEDOUT => Ok(None),
-        Err(failure) => Err(anyhow!("{source}: {failure:?}")),
+        Err(failure) => Err(failure).with_context(|| format!("connect from {source}")),
     }
 }

@@ -5,14 +5,13 @@ use std::net::SocketAddrV4;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{LISTENER, director_up, syns_in_vain, with_parameters};
+use super::{LISTENER, director_up, syns_in_vain, under_chain, with_parameters};
 use crate::agent::{self, Agent};
 use crate::director;
 use crate::expect::Expected;
 use crate::lab::Lab;
 use crate::listener::{self, Listener};
 use crate::topology::{CLIENT, CLIENT_NETNS};
-use crate::{command, netns};
 
 /// Clients that find no room.
 const PORTS: std::ops::Range<u16> = 43_000..43_004;
@@ -84,16 +83,11 @@ pub(in crate::scenarios) fn under_source_nat<T>(
     play: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let (address, port) = (listener.ip(), listener.port());
-    let rules = format!(
-        "table ip lab_nat {{ chain in {{ type nat hook input priority 100; \
-         ip daddr {address} tcp dport {port} snat to {CLIENT}:{NAT_PORT}; }}; }}"
+    let chain = format!(
+        "type nat hook input priority 100; \
+         ip daddr {address} tcp dport {port} snat to {CLIENT}:{NAT_PORT}"
     );
-    netns::within(netns, || {
-        command::run_with_input("nft", &["-f", "-"], &rules)
-    })?;
-    let played = play();
-    netns::within(netns, || command::line("nft delete table ip lab_nat"))?;
-    played
+    under_chain(netns, &chain, play)
 }
 
 /// The kernel's own count, summed over CPUs.

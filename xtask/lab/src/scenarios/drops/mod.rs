@@ -15,9 +15,9 @@ use std::net::SocketAddrV4;
 use anyhow::{Result, ensure};
 
 use crate::director::{self, Transport};
-use crate::report::Report;
 use crate::topology::{CLIENT_GATEWAY, CLIENT_NETNS, REAL_SERVERS};
 use crate::traffic::{self, GIVE_UP, Plan};
+use crate::{command, netns};
 
 /// A listener of the director itself, which is no service.
 pub(super) const LISTENER: SocketAddrV4 = SocketAddrV4::new(CLIENT_GATEWAY, 9_000);
@@ -38,12 +38,22 @@ pub(super) fn syns_in_vain(mut plan: Plan) -> Result<usize> {
         report.failed().count() == report.attempts() && report.answers().is_empty(),
         "some clients got through, want none: {report:?}"
     );
-    syns(&report)
+    report.syns()
 }
 
-/// Packets that opened or tried to open a connection.
-pub(super) fn syns(report: &Report) -> Result<usize> {
-    Ok(report.attempts() + usize::try_from(report.syn_retransmits())?)
+/// Plays in a namespace with this chain of `nft`.
+pub(super) fn under_chain<T>(
+    netns: Option<&str>,
+    chain: &str,
+    play: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let rules = format!("table ip lab {{ chain in {{ {chain}; }}; }}");
+    netns::within(netns, || {
+        command::run_with_input("nft", &["-f", "-"], &rules)
+    })?;
+    let played = play();
+    netns::within(netns, || command::line("nft delete table ip lab"))?;
+    played
 }
 
 /// Sets parameters while something is played: name, value, value afterwards.

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 
 use anyhow::{Result, ensure};
 
-use super::{director_up, syns_in_vain};
+use super::{director_up, syns_in_vain, under_chain};
 use crate::agent::{self, Agent};
 use crate::command;
 use crate::expect::Expected;
@@ -75,12 +75,8 @@ pub(in crate::scenarios) fn under_nft<T>(
     play: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let (address, port) = (target.ip(), target.port());
-    let rules = format!(
-        "table ip lab {{ chain in {{ type filter hook input priority 0; \
-         ip daddr {address} tcp dport {port} tcp flags syn drop; }}; }}"
+    let chain = format!(
+        "type filter hook input priority 0; ip daddr {address} tcp dport {port} tcp flags syn drop"
     );
-    command::run_with_input("nft", &["-f", "-"], &rules)?;
-    let played = play();
-    command::line("nft delete table ip lab")?;
-    played
+    under_chain(None, &chain, play)
 }

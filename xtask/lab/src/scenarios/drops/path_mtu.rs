@@ -100,15 +100,10 @@ pub fn black_hole(_lab: &mut Lab) -> Result<()> {
     director::add_service(Transport::Tcp, &[RS1])?;
     let agent = Agent::start()?;
     let stream = netns::within(Some(CLIENT_NETNS), || {
-        let client = Client::bind(
-            SocketAddr::new(CLIENT.into(), CLIENT_PORT),
-            SockProtocol::Tcp,
-        );
-        let client = client.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
-        let connected = client.connect(VIP.into(), ERROR_LIMIT).stream;
-        let mut stream = connected.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
-        socket::read_name(&mut stream, ERROR_LIMIT)
-            .map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+        let source = SocketAddr::new(CLIENT.into(), CLIENT_PORT);
+        let client = Client::bind(source, SockProtocol::Tcp)?;
+        let mut stream = client.connect(VIP.into(), ERROR_LIMIT).stream?;
+        socket::read_name(&mut stream, ERROR_LIMIT)?;
         set_mtu(Some(RS1.name), "eth0", SMALL_MTU)?;
         stream.write_all(&[0; SEGMENT_BYTES]).context("send")?;
         Ok(stream)

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::socket::SockProtocol;
 
 use super::{LISTENER, director_up};
@@ -103,8 +103,7 @@ pub(in crate::scenarios) fn exhaust(
 
 /// A connection from a chosen port, or the number of its error.
 fn connect_from(source: SocketAddr, target: SocketAddr) -> Result<Result<TcpStream, i32>> {
-    let client = Client::bind(source, SockProtocol::Tcp)
-        .map_err(|failure| anyhow!("bind {source}: {failure:?}"))?;
+    let client = Client::bind(source, SockProtocol::Tcp)?;
     let connected = client.connect(target, CONNECT_LIMIT).stream;
     Ok(connected.map_err(|failure| failure.errno))
 }
