@@ -49,12 +49,32 @@ pub enum Transport {
     Udp,
 }
 
-/// Loads `ip_vs` and sets its parameters (`net.ipv4.vs.*`).
+/// The smallest table of connections, which every kernel keeps as it is.
+///
+/// 7.2 lets a larger one grow with the connections, and for as long as that takes finds the old
+/// entry of a reused port before the one just scheduled (`__ip_vs_conn_in_get`,
+/// net/netfilter/ipvs/ip_vs_conn.c): such connections break, whoever watches.
+const STEADY_TABLE: &str = "conn_tab_bits=8";
+
+/// Loads `ip_vs` with a table of connections that keeps its size, and sets its parameters
+/// (`net.ipv4.vs.*`).
 ///
 /// # Errors
 /// The module is missing, or this kernel does not know a parameter.
 pub fn load(parameters: &[(&str, &str)]) -> Result<()> {
-    command::line("modprobe ip_vs")?;
+    load_with(&format!("ip_vs {STEADY_TABLE}"), parameters)
+}
+
+/// As [`load`], with the table of connections as the distribution has it; 7.2 resizes it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_growing_table(parameters: &[(&str, &str)]) -> Result<()> {
+    load_with("ip_vs", parameters)
+}
+
+fn load_with(module: &str, parameters: &[(&str, &str)]) -> Result<()> {
+    command::line(&format!("modprobe {module}"))?;
     parameters
         .iter()
         .try_for_each(|(name, value)| set(name, value))

@@ -52,48 +52,24 @@ pub const CORE: &[&str] = &[
 /// [`CORE`].
 pub const WAYS: &[&str] = &["stale-reuse", "reschedule", "reuse-drop", "iptables-drop"];
 
-/// A kernel on which a scenario cannot hold, or the only one on which it can.
+/// A scenario that can hold on one kernel only.
 struct Exception {
     scenario: &'static str,
-    kernels: Kernels,
+    /// The kernel, by the name the host gives to it.
+    kernel: &'static str,
     reason: &'static str,
 }
 
-enum Kernels {
-    Only(&'static [&'static str]),
-    Not(&'static [&'static str]),
-}
-
-/// What no scenario can hold whose clients come back with the same port under `conn_reuse_mode=1`.
-const RESETS: &str = "with and without the agent, 7.2.12 sometimes makes two entries for a reused \
-    port under conn_reuse_mode=1, and resets the connection";
-
-/// Every exception: by the names the host gives to kernels.
 const EXCEPTIONS: &[Exception] = &[
     Exception {
         scenario: "old-drop",
-        kernels: Kernels::Only(&["5.10-old-drop"]),
+        kernel: "5.10-old-drop",
         reason: "IPVS drops ordinary port reuse only before 5.9",
     },
     Exception {
         scenario: "doctor-old-drop",
-        kernels: Kernels::Only(&["5.10-old-drop"]),
+        kernel: "5.10-old-drop",
         reason: "IPVS drops ordinary port reuse only before 5.9",
-    },
-    Exception {
-        scenario: "reschedule",
-        kernels: Kernels::Not(&["7.2"]),
-        reason: RESETS,
-    },
-    Exception {
-        scenario: "skew",
-        kernels: Kernels::Not(&["7.2"]),
-        reason: RESETS,
-    },
-    Exception {
-        scenario: "doctor-reuse",
-        kernels: Kernels::Not(&["7.2"]),
-        reason: RESETS,
     },
 ];
 
@@ -127,14 +103,9 @@ pub fn names(set: Set) -> Vec<String> {
 
 /// Why this scenario cannot hold on this kernel; `None` when it can.
 pub fn reason_to_skip(scenario: &str, kernel: &str) -> Option<&'static str> {
-    EXCEPTIONS
-        .iter()
-        .filter(|exception| exception.scenario == scenario)
-        .find(|exception| match exception.kernels {
-            Kernels::Only(kernels) => !kernels.contains(&kernel),
-            Kernels::Not(kernels) => kernels.contains(&kernel),
-        })
-        .map(|exception| exception.reason)
+    let mut exceptions = EXCEPTIONS.iter();
+    let exception = exceptions.find(|exception| exception.scenario == scenario)?;
+    (exception.kernel != kernel).then_some(exception.reason)
 }
 
 #[cfg(test)]
@@ -158,8 +129,6 @@ mod tests {
         assert!(reason_to_skip("old-drop", "6.12").is_some());
         assert!(reason_to_skip("old-drop", "5.10").is_some());
         assert!(reason_to_skip("old-drop", "5.10-old-drop").is_none());
-        assert!(reason_to_skip("reschedule", "7.2").is_some());
-        assert!(reason_to_skip("reschedule", "6.12").is_none());
         assert!(reason_to_skip("stale-reuse", "7.2").is_none());
     }
 }

@@ -3,6 +3,7 @@
 
 use anyhow::{Result, ensure};
 
+use super::modes::FOLLOW;
 use crate::agent::Agent;
 use crate::director::{self, Transport};
 use crate::expect::Expected;
@@ -22,7 +23,7 @@ const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {
-    director::load(&[("conn_reuse_mode", "0"), ("expire_nodest_conn", "0")])?;
+    director::load_with_growing_table(&FOLLOW)?;
     director::add_service(Transport::Tcp, &[RS1])?;
     let agent = Agent::start()?;
     let first = lab.run_all_answered(&Lab::plan(PORTS.collect()))?;
