@@ -1,6 +1,7 @@
 //! Several passes at a time, each in its own guest, with the lines of each kept together.
 
 use std::collections::VecDeque;
+use std::slice;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use crate::exec::say;
 use crate::paths::Paths;
 use crate::pins::{GUESTS_AT_A_TIME, Pass};
 use crate::tally::Tally;
-use crate::vm::{self, Run};
+use crate::vm::{self, Played, Run};
 
 /// What became of a pass.
 pub struct Ended {
@@ -26,6 +27,10 @@ pub struct Ended {
 ///
 /// What a guest reports is printed when its pass is over, so that the lines of one kernel stand
 /// together. A pass that cannot run counts as one failure.
+///
+/// An emulated clock jumps when the host is busy. The only scenario of a pass that failed is
+/// therefore played once more, in a guest of its own: if it passes it counts as passed, and the
+/// lines about its failure stay. Two that fail, or one that fails twice, fail.
 pub fn run(paths: &Paths, passes: &[Pass]) -> Vec<Ended> {
     // Once, so that no two passes wait for the same compiler.
     for program in [AGENT, LAB] {
@@ -71,17 +76,21 @@ fn one(paths: &Paths, pass: &Pass) -> (Vec<String>, Tally) {
     let name = pass.name();
     let started = Instant::now();
     let mut lines = Vec::new();
-    let run = Run {
-        kernel: pass.kernel,
-        name: &name,
-        wanted: &[],
-        kernel_args: &pass.words(),
-        keep_log: false,
-    };
-    let tally = vm::scenarios(paths, &run, &mut |line| lines.push(line)).unwrap_or_else(|error| {
-        lines.push(format!("{name}: FAILED: {error:#}"));
-        Tally::FAILED
-    });
+    let mut played = guest(paths, pass, &[], &mut lines);
+    if let [scenario] = played.failed.as_slice()
+        && played.tally.failed == 1
+    {
+        lines.push(format!(
+            "{name}: {scenario} is played again, in a new guest"
+        ));
+        let again = guest(paths, pass, slice::from_ref(scenario), &mut lines);
+        if again.tally == Tally::PASSED {
+            lines.push(format!("{name}: {scenario} FAILED once, and not again"));
+            played.tally.failed = 0;
+            played.tally += Tally::PASSED;
+        }
+    }
+    let tally = played.tally;
     let seconds = started.elapsed().as_secs();
     lines.push(format!(
         "{name}: {tally}, {} skipped, {seconds} s",
@@ -89,6 +98,25 @@ fn one(paths: &Paths, pass: &Pass) -> (Vec<String>, Tally) {
     ));
     say(format!("pass {name} is over: {tally}"));
     (lines, tally)
+}
+
+/// Runs the scenarios of a pass, or only those wanted, in a guest.
+fn guest(paths: &Paths, pass: &Pass, wanted: &[String], lines: &mut Vec<String>) -> Played {
+    let name = pass.name();
+    let run = Run {
+        kernel: pass.kernel,
+        name: &name,
+        wanted,
+        kernel_args: &pass.words(),
+        keep_log: !wanted.is_empty(),
+    };
+    vm::scenarios(paths, &run, &mut |line| lines.push(line)).unwrap_or_else(|error| {
+        lines.push(format!("{name}: FAILED: {error:#}"));
+        Played {
+            tally: Tally::FAILED,
+            failed: Vec::new(),
+        }
+    })
 }
 
 /// A thread that panicked has failed the run already; what it held is still whole.

@@ -102,7 +102,7 @@ pub fn vm(paths: &Paths, args: &VmArgs) -> Result<()> {
         kernel_args: &args.kernel_args,
         keep_log: args.keep_log,
     };
-    let tally = scenarios(paths, &run, &mut |line| println!("{line}"))?;
+    let Played { tally, .. } = scenarios(paths, &run, &mut |line| println!("{line}"))?;
     println!("kernel {name}: {tally}, {} skipped", tally.skipped);
     if tally.failed > 0 {
         bail!("{} scenarios failed on kernel {name}", tally.failed);
@@ -141,13 +141,20 @@ pub struct Run<'a> {
     pub keep_log: bool,
 }
 
-/// Boots a kernel, runs scenarios in it, hands over lines for people and counts the results.
-///
-/// A guest that dies counts as one failure beside what it reported before.
+/// What became of a guest's scenarios.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Played {
+    /// Their results; a guest that dies counts as one failure beside what it reported before.
+    pub tally: Tally,
+    /// Those that were played to their end and failed.
+    pub failed: Vec<String>,
+}
+
+/// Boots a kernel, runs scenarios in it and hands over lines for people.
 ///
 /// # Errors
 /// When the guest cannot be prepared or has nothing to run.
-pub fn scenarios(paths: &Paths, run: &Run<'_>, print: &mut dyn FnMut(String)) -> Result<Tally> {
+pub fn scenarios(paths: &Paths, run: &Run<'_>, print: &mut dyn FnMut(String)) -> Result<Played> {
     let guest = guest::prepare(paths, kernel::find(run.kernel)?, run.name, run.keep_log)?;
     let mut words = vec!["lab.mode=scenarios".to_owned()];
     if !run.wanted.is_empty() {
@@ -169,7 +176,7 @@ pub fn scenarios(paths: &Paths, run: &Run<'_>, print: &mut dyn FnMut(String)) ->
 /// What a guest has reported so far.
 #[derive(Default)]
 struct Report {
-    tally: Tally,
+    played: Played,
     running: Option<String>,
     ended: BTreeSet<String>,
     /// Whether the guest ended before it was done.
@@ -188,7 +195,7 @@ impl Report {
                 detail,
             }) => {
                 self.running = None;
-                self.tally += match result {
+                self.played.tally += match result {
                     Outcome::Passed => Tally::PASSED,
                     Outcome::Failed => Tally::FAILED,
                     Outcome::Skipped => Tally::SKIPPED,
@@ -202,6 +209,9 @@ impl Report {
                 print(format!(
                     "{name}: {word} {scenario} ({seconds:.1} s){colon}{detail}"
                 ));
+                if result == Outcome::Failed {
+                    self.played.failed.push(scenario.clone());
+                }
                 self.ended.insert(scenario);
             }
             Some(Event::Error { detail }) => {
@@ -219,21 +229,21 @@ impl Report {
 
     /// The guest ended too early: one failure, whatever else did not run.
     fn abort(&mut self) {
-        self.tally += Tally::FAILED;
+        self.played.tally += Tally::FAILED;
         self.aborted = true;
     }
 
-    /// The counts, once the guest is done. What was asked for and never ran has failed.
-    fn close(mut self, wanted: &[String], print: &mut dyn FnMut(String)) -> Result<Tally> {
+    /// The results, once the guest is done. What was asked for and never ran has failed.
+    fn close(mut self, wanted: &[String], print: &mut dyn FnMut(String)) -> Result<Played> {
         let missing = wanted.iter().filter(|name| !self.ended.contains(*name));
         for scenario in missing.filter(|_| !self.aborted) {
             print(format!("FAILED {scenario}: the guest never reported it"));
-            self.tally += Tally::FAILED;
+            self.played.tally += Tally::FAILED;
         }
-        if self.tally == Tally::default() {
+        if self.played.tally == Tally::default() {
             bail!("the guest ran no scenario");
         }
-        Ok(self.tally)
+        Ok(self.played)
     }
 }
 
@@ -286,7 +296,7 @@ pub fn demo(paths: &Paths, args: &DemoArgs) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::Report;
+    use super::{Played, Report};
     use crate::guest::Flow;
     use crate::tally::Tally;
 
@@ -315,10 +325,13 @@ mod tests {
         assert!(flows[6] == Flow::Finished);
         assert_eq!(
             report.close(&["a".to_owned()], &mut |_| {}).ok(),
-            Some(Tally {
-                passed: 1,
-                failed: 1,
-                skipped: 1
+            Some(Played {
+                tally: Tally {
+                    passed: 1,
+                    failed: 1,
+                    skipped: 1
+                },
+                failed: vec!["b".to_owned()],
             })
         );
     }
@@ -329,7 +342,10 @@ mod tests {
         assert!(flows == [Flow::Finished]);
         assert_eq!(
             report.close(&["a".to_owned()], &mut |_| {}).ok(),
-            Some(Tally::FAILED)
+            Some(Played {
+                tally: Tally::FAILED,
+                failed: Vec::new()
+            })
         );
     }
 
@@ -346,10 +362,13 @@ mod tests {
         let wanted = ["a".to_owned(), "b".to_owned()];
         assert_eq!(
             report.close(&wanted, &mut |_| {}).ok(),
-            Some(Tally {
-                passed: 1,
-                failed: 1,
-                skipped: 0
+            Some(Played {
+                tally: Tally {
+                    passed: 1,
+                    failed: 1,
+                    skipped: 0
+                },
+                failed: Vec::new(),
             })
         );
         assert!(Report::default().close(&[], &mut |_| {}).is_err());
