@@ -27,6 +27,7 @@ pub fn fit() -> Facts {
         },
         capabilities: Fact::Known(u64::MAX),
         ip_vs: Fact::Known(IpVs::Module),
+        conn_tab_bits: Fact::Known(12),
         nf_conntrack: Fact::Known(true),
         controllers: Fact::Known(Vec::new()),
         netns: vec![fit_netns()],
@@ -188,9 +189,8 @@ fn any_conntrack() -> impl Strategy<Value = Conntrack> {
 }
 
 fn any_netns() -> impl Strategy<Value = Netns> {
-    let names =
-        "conn_reuse_mode|conntrack|expire_nodest_conn|expire_quiescent_template|run_estimation";
-    let sysctls = prop::collection::btree_map(names, "0|1|2|-1|x y|99999999999999999999", 0..8);
+    let names = "conn_lfactor|conn_reuse_mode|conntrack|expire_nodest_conn|expire_quiescent_template|run_estimation";
+    let sysctls = prop::collection::btree_map(names, "0|1|2|-1|x y|99999999999999999999", 0..9);
     let timeouts =
         any::<[u32; 3]>().prop_map(|[tcp_seconds, tcp_fin_seconds, udp_seconds]| Timeouts {
             tcp_seconds,
@@ -290,6 +290,7 @@ pub fn any_facts() -> impl Strategy<Value = Facts> {
         });
     (
         (kernel, fact(any::<u64>()), fact(ip_vs), fact(any::<bool>())),
+        fact(any_count()),
         (fact(controllers), prop::option::of(any_kube_proxy())),
         prop::collection::vec(any_netns(), 0..3),
         fact(observed),
@@ -297,6 +298,7 @@ pub fn any_facts() -> impl Strategy<Value = Facts> {
         .prop_map(
             |(
                 (kernel, capabilities, ip_vs, nf_conntrack),
+                conn_tab_bits,
                 (controllers, kube_proxy),
                 netns,
                 observed,
@@ -305,6 +307,7 @@ pub fn any_facts() -> impl Strategy<Value = Facts> {
                     kernel,
                     capabilities,
                     ip_vs,
+                    conn_tab_bits,
                     nf_conntrack,
                     controllers,
                     kube_proxy,

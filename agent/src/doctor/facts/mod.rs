@@ -87,6 +87,10 @@ pub struct Facts {
     pub capabilities: Fact<u64>,
     /// How ip_vs is present.
     pub ip_vs: Fact<IpVs>,
+    /// Rows of IPVS's table of connections, at most: a power of 2 (`ip_vs.conn_tab_bits`). Not in
+    /// bundles of the first builds.
+    #[serde(default)]
+    pub conn_tab_bits: Fact<u64>,
     /// Whether netfilter's connection tracking is loaded.
     pub nf_conntrack: Fact<bool>,
     /// Who seems to program IPVS here.
@@ -110,6 +114,7 @@ impl Default for Facts {
             kernel: Kernel::default(),
             capabilities: Fact::default(),
             ip_vs: Fact::default(),
+            conn_tab_bits: Fact::default(),
             nf_conntrack: Fact::default(),
             controllers: Fact::default(),
             kube_proxy: None,

@@ -83,6 +83,16 @@ fn facts_survive_being_saved() {
 }
 
 #[test]
+fn a_bundle_of_the_first_builds_is_read() {
+    let mut saved = serde_json::to_value(Facts::default()).unwrap();
+    saved.as_object_mut().unwrap().remove("conn_tab_bits");
+    assert_eq!(
+        Facts::parse(&saved.to_string()).unwrap().conn_tab_bits,
+        Fact::Unknown("not looked at".to_owned())
+    );
+}
+
+#[test]
 fn what_is_no_bundle_is_refused_by_name() {
     let refusal = |text: &str| Facts::parse(text).unwrap_err().to_string();
     assert_eq!(

@@ -53,6 +53,7 @@ pub fn essentials(root: &Path) -> Facts {
         kernel: kernel::kernel(root),
         capabilities: kernel::capabilities(root).into(),
         ip_vs: kernel::ip_vs(root).into(),
+        conn_tab_bits: files::number(root, "sys/module/ip_vs/parameters/conn_tab_bits").into(),
         nf_conntrack: files::present(root, "proc/sys/net", "netfilter/nf_conntrack_max").into(),
         ..Facts::default()
     }

@@ -62,6 +62,7 @@ const NODE: &[(&str, &str)] = &[
     ("sys/kernel/btf/ip_vs", ""),
     ("sys/bus/event_source/devices/kprobe/type", "8\n"),
     ("sys/module/ip_vs/initstate", "live\n"),
+    ("sys/module/ip_vs/parameters/conn_tab_bits", "12\n"),
     ("proc/thread-self/net/ip_vs", TABLE),
     (
         "proc/thread-self/net/dev",
@@ -118,6 +119,7 @@ fn the_kernel_of_a_node() {
     assert_eq!(facts.capabilities, Fact::Known(0x1ff_ffff_ffff));
     assert_eq!(facts.kernel.kprobes, Fact::Known(true));
     assert_eq!(facts.ip_vs, Fact::Known(IpVs::Module));
+    assert_eq!(facts.conn_tab_bits, Fact::Known(12));
     assert_eq!(facts.nf_conntrack, Fact::Known(true));
 }
 

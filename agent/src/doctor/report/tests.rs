@@ -56,6 +56,7 @@ fn the_text_of_a_fit_node() {
         ok              estimation          counting statistics does not stall the node
         not applicable  stale_persistence   no service is persistent
         not applicable  udp_timeout         no UDP service, but for those that schedule every packet
+        not applicable  growing_table       the table of connections has one size on this kernel
         not applicable  shared_address      no rule masquerades
         not applicable  kube_proxy_tools    kube-proxy was not found here
         not applicable  kube_proxy_mode     kube-proxy was not found here
@@ -126,6 +127,7 @@ fn the_text_of_an_ill_node() {
         ok              estimation          counting statistics does not stall the node
         not applicable  stale_persistence   no service is persistent
         not applicable  udp_timeout         no UDP service, but for those that schedule every packet
+        not applicable  growing_table       the table of connections has one size on this kernel
         not applicable  shared_address      no rule masquerades
         not applicable  kube_proxy_tools    kube-proxy was not found here
         not applicable  kube_proxy_mode     kube-proxy was not found here

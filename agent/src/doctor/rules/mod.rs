@@ -5,6 +5,7 @@
 
 mod conntrack;
 mod estimation;
+mod growth;
 mod ipvs;
 mod kube_proxy;
 mod ports;
@@ -182,6 +183,12 @@ pub const RULES: &[Rule] = &[
         Check::Netns(reuse::uneven_reuse),
     )
     .seen_as(|seen| seen.decided("reused")),
+    rule(
+        "growing_table",
+        "the table of connections keeps its size while reused source ports are scheduled anew",
+        Kind::Hint,
+        Check::Netns(growth::growing_table),
+    ),
     rule(
         "conntrack_full",
         "there is room in the connection tracking table",

@@ -300,6 +300,46 @@ fn udp_alone_reuses_nothing() {
     }
 }
 
+/// A kernel whose table of connections is resized, with this `conn_lfactor`.
+fn growing(factor: i64, mode: i64, nodest: i64) -> Facts {
+    with_netns(|netns| {
+        set_modes(netns, mode, 0, nodest);
+        if let Fact::Known(sysctls) = &mut netns.sysctls {
+            sysctls.insert("conn_lfactor".to_owned(), factor.to_string());
+        }
+    })
+}
+
+#[test]
+fn a_table_that_grows_under_reuse_is_made_large() {
+    for (mode, nodest) in [(1, 0), (0, 1), (1, 1)] {
+        let advice = advice("growing_table", &growing(-4, mode, nodest));
+        assert_eq!(
+            gist(&advice),
+            (
+                Risk::Low,
+                Sure::Unknown,
+                vec!["sysctl -w net.ipv4.vs.conn_lfactor=-8"]
+            )
+        );
+        assert_eq!(advice.undo, ["sysctl -w net.ipv4.vs.conn_lfactor=-4"]);
+    }
+    is_ok("growing_table", &growing(-4, 0, 0));
+    is_ok("growing_table", &growing(-8, 1, 1));
+    does_not_apply("growing_table", &fit(), "has one size");
+
+    let with_bits = |bits: Fact<u64>| Facts {
+        conn_tab_bits: bits,
+        ..growing(-4, 1, 1)
+    };
+    is_ok("growing_table", &with_bits(Fact::Known(8)));
+    is_unknown(
+        "growing_table",
+        &with_bits(Fact::default()),
+        "conn_tab_bits",
+    );
+}
+
 /// A kernel that drops at every reuse must not be told to reuse.
 #[test]
 fn the_cure_depends_on_what_the_kernel_does_with_conntrack() {

@@ -151,6 +151,11 @@ pub const SCENARIOS: &[Scenario] = &[
         doctor::reused_ports,
     ),
     row(
+        "doctor-growing-table",
+        "clients sent astray while the table of connections grows, until it is large",
+        doctor::growing_table,
+    ),
+    row(
         "doctor-removed",
         "UDP clients of a removed server, cut off until the doctor's command is run",
         doctor::removed_server,

@@ -4,6 +4,7 @@
 mod accept_queue;
 mod clinic;
 mod conntrack;
+mod growing_table;
 mod namespace;
 mod old_drop;
 mod persistence;
@@ -27,6 +28,7 @@ use crate::wait;
 
 pub use accept_queue::run as short_queue;
 pub use conntrack::full as conntrack_full;
+pub use growing_table::run as growing_table;
 pub use namespace::run as other_namespace;
 pub use old_drop::run as before_5_9;
 pub use persistence::run as template;
@@ -100,9 +102,15 @@ fn blind() -> Result<()> {
 
 /// Wants a hazard as the agent shows it: by configuration, and as observed.
 fn ensure_hazard(agent: &Agent, hazard: &str, configured: u64, observed: u64) -> Result<()> {
+    let both = [("configured", configured), ("observed", observed)];
+    ensure_sources(agent, hazard, &both)
+}
+
+/// Wants a hazard with these sources as the agent shows it.
+fn ensure_sources(agent: &Agent, hazard: &str, sources: &[(&str, u64)]) -> Result<()> {
     wait::until(&format!("hazard {hazard}"), HAZARD_LIMIT, || {
         let scrape = agent.scrape()?;
-        for (source, want) in [("configured", configured), ("observed", observed)] {
+        for &(source, want) in sources {
             let labels = [("hazard", hazard), ("source", source)];
             let found = scrape.select("ipvs_lens_hazard", &labels);
             ensure!(found.len() == 1, "{} series of {labels:?}", found.len());
