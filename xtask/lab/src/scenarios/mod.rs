@@ -156,6 +156,11 @@ pub const SCENARIOS: &[Scenario] = &[
         doctor::growing_table,
     ),
     row(
+        "doctor-udp-timeout",
+        "a UDP client tied to a draining server for five minutes, and for one after the cure",
+        doctor::udp_timeout,
+    ),
+    row(
         "doctor-removed",
         "UDP clients of a removed server, cut off until the doctor's command is run",
         doctor::removed_server,

@@ -12,6 +12,7 @@ mod ports;
 mod removed;
 mod reuse;
 mod syn_drop;
+mod udp_timeout;
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -36,6 +37,7 @@ pub use ports::run as taken_ports;
 pub use removed::run as removed_server;
 pub use reuse::run as reused_ports;
 pub use syn_drop::run as dropped_syn;
+pub use udp_timeout::run as udp_timeout;
 
 /// A user without any right.
 const NOBODY: u32 = 65_534;
