@@ -2,7 +2,7 @@
 //!
 //! Source: `/proc/kallsyms`, one `address type name [module]` per line (kernel/kallsyms.c).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 /// Functions asked for, as far as this kernel has them.
@@ -17,22 +17,25 @@ impl Symbols {
     /// A function ends where the next symbol of a higher address begins. Lines that do not parse
     /// are passed over: the table is the kernel's own.
     pub fn parse(text: &str, wanted: &[&str]) -> Self {
-        let mut starts: HashMap<u64, &str> = HashMap::new();
+        let wanted: HashSet<&str> = wanted.iter().copied().collect();
+        // By where they begin: the name, and the next address if there is one.
+        let mut found: BTreeMap<u64, (&str, Option<u64>)> = BTreeMap::new();
+        // A kernel has some 200,000 symbols: they are kept, but neither sorted nor named.
         let mut addresses = Vec::new();
         for (address, kind, name) in text.lines().filter_map(symbol) {
             addresses.push(address);
-            if matches!(kind, "t" | "T") && wanted.contains(&function_of(name)) {
-                starts.insert(address, name);
+            if matches!(kind, "t" | "T") && wanted.contains(function_of(name)) {
+                found.insert(address, (name, None));
             }
         }
-        addresses.sort_unstable();
-        let functions = starts
+        for address in addresses {
+            if let Some((_, (_, next))) = found.range_mut(..address).next_back() {
+                *next = Some(next.map_or(address, |next| next.min(address)));
+            }
+        }
+        let functions = found
             .into_iter()
-            .map(|(start, name)| {
-                let next = addresses.partition_point(|address| *address <= start);
-                let end = addresses.get(next).copied().unwrap_or(start);
-                (name.to_owned(), start..end)
-            })
+            .map(|(start, (name, next))| (name.to_owned(), start..next.unwrap_or(start)))
             .collect();
         Self { functions }
     }
