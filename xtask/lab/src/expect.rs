@@ -282,6 +282,12 @@ impl Expected {
         if wrong.is_empty() {
             return Ok(());
         }
+        for skipped in scrape
+            .non_zero(&[LOST])
+            .filter(|sample| is_skipped_run(sample))
+        {
+            let _ = writeln!(wrong, "  perhaps for this: {skipped}");
+        }
         bail!("the agent's counts differ:\n{wrong}")
     }
 }
