@@ -127,6 +127,9 @@ impl Site {
     }
 }
 
+/// Ports of the client's connections that choose none: scenarios choose below these.
+const UNCHOSEN_PORTS: &str = "50000 60999";
+
 /// The network with its servers running.
 #[derive(Debug)]
 pub struct Topology {
@@ -308,7 +311,10 @@ fn build(site: Site) -> Result<()> {
     for rs in REAL_SERVERS {
         configure(&site.netns(rs.name), *rs.address().ip(), rs.gateway())?;
     }
-    netns::within(Some(&client), forget_closed_connections)
+    netns::within(Some(&client), || {
+        sysctl::write("net/ipv4/ip_local_port_range", UNCHOSEN_PORTS)?;
+        forget_closed_connections()
+    })
 }
 
 fn build_director(site: Site) -> Result<()> {
