@@ -33,7 +33,7 @@ fn judge(here: Director<'_>) -> Judged {
     if *need(&here.facts.conn_tab_bits, "conn_tab_bits of ip_vs")? <= SMALLEST_TABLE_BITS {
         return Ok(Verdict::Ok);
     }
-    let finding = (Risk::Low, Director::sure(0, Guess::Unsure));
+    let finding = (Risk::Note, Director::sure(0, Guess::Unsure));
     let found = format!(
         "conn_lfactor={factor}, conn_reuse_mode={mode}, expire_nodest_conn={nodest}: the table of \
          connections grows and shrinks while IPVS schedules reused source ports anew"

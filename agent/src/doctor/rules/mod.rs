@@ -186,7 +186,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "growing_table",
         "the table of connections keeps its size while reused source ports are scheduled anew",
-        Kind::Hint,
+        Kind::Notice,
         Check::Netns(growth::growing_table),
     ),
     rule(

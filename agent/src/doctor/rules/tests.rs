@@ -317,7 +317,7 @@ fn a_table_that_grows_under_reuse_is_made_large() {
         assert_eq!(
             gist(&advice),
             (
-                Risk::Low,
+                Risk::Note,
                 Sure::Unknown,
                 vec!["sysctl -w net.ipv4.vs.conn_lfactor=-8"]
             )

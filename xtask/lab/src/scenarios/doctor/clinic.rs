@@ -94,7 +94,7 @@ impl Visit {
     /// # Errors
     /// There is none, or it is not this sure.
     pub fn advice(&self, rule: &str, sure: &str) -> Result<Prescription> {
-        let mut of_rule = self.verdicts().filter(|verdict| verdict["id"] == rule);
+        let mut of_rule = self.of(rule);
         let advice = of_rule
             .find(|verdict| is_advice(verdict))
             .with_context(|| format!("no advice by {rule}: {}", self.report["verdicts"]))?;
@@ -103,21 +103,32 @@ impl Visit {
             "{rule} is sure as {}, want {sure}: {advice}",
             advice["sure"]
         );
-        let lines = |field: &str| -> Vec<String> {
-            let lines = advice[field].as_array().into_iter().flatten();
-            lines
-                .filter_map(|l| l.as_str().map(str::to_owned))
-                .collect()
-        };
-        let prescription = Prescription {
-            commands: lines("commands"),
-            undo: lines("undo"),
-        };
+        Prescription::of(advice)
+    }
+
+    /// The one note of this rule.
+    ///
+    /// # Errors
+    /// It says something else.
+    pub fn note(&self, rule: &str) -> Result<Prescription> {
+        let note = self
+            .of(rule)
+            .find(|verdict| verdict["risk"] == "note")
+            .with_context(|| format!("no note by {rule}: {}", self.report["verdicts"]))?;
+        Prescription::of(note)
+    }
+
+    /// Wants everything to be as this rule wants it.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn ensure_ok(&self, rule: &str) -> Result<()> {
         ensure!(
-            !prescription.commands.is_empty() && !prescription.undo.is_empty(),
-            "{rule} prescribes nothing to run, or nothing that undoes it: {advice}"
+            self.of(rule).all(|verdict| verdict["verdict"] == "ok"),
+            "{rule} is not content: {}",
+            self.report["verdicts"]
         );
-        Ok(prescription)
+        Ok(())
     }
 
     /// Wants this rule to have nothing to say.
@@ -133,12 +144,34 @@ impl Visit {
         Ok(())
     }
 
+    fn of<'a>(&'a self, rule: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.verdicts().filter(move |verdict| verdict["id"] == rule)
+    }
+
     fn verdicts(&self) -> impl Iterator<Item = &Value> {
         self.report["verdicts"].as_array().into_iter().flatten()
     }
 }
 
 impl Prescription {
+    fn of(advice: &Value) -> Result<Self> {
+        let lines = |field: &str| -> Vec<String> {
+            let lines = advice[field].as_array().into_iter().flatten();
+            lines
+                .filter_map(|l| l.as_str().map(str::to_owned))
+                .collect()
+        };
+        let prescription = Self {
+            commands: lines("commands"),
+            undo: lines("undo"),
+        };
+        ensure!(
+            !prescription.commands.is_empty() && !prescription.undo.is_empty(),
+            "nothing to run is prescribed, or nothing that undoes it: {advice}"
+        );
+        Ok(prescription)
+    }
+
     /// Runs what was prescribed, as it was printed.
     ///
     /// # Errors

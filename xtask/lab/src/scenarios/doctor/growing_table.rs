@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::clinic::cure;
-use super::ensure_sources;
+use super::clinic::Visit;
 use crate::agent::Agent;
 use crate::director::{self, Transport};
 use crate::expect::Expected;
@@ -35,13 +34,13 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     let mut ports = FIRST_PORT..;
     let sick = astray(lab, &mut ports, &BEFORE).context("conn_lfactor as the kernel has it")?;
     ensure!(sick > 0, "no client was sent astray while the table grew");
-    ensure_sources(&agent, "growing_table", &[("configured", 1)])?;
 
-    cure("growing_table", "unknown")?;
+    let prescription = Visit::pay()?.note("growing_table")?;
+    prescription.take()?;
+    Visit::pay()?.ensure_ok("growing_table")?;
     std::thread::sleep(RESIZED);
     let well = astray(lab, &mut ports, &AFTER).context("conn_lfactor=-8")?;
     ensure!(well == 0, "{well} clients were sent astray after the cure");
-    ensure_sources(&agent, "growing_table", &[("configured", 0)])?;
 
     // What became of the SYN is counted as it was, wherever the rest went.
     let attempts = BEFORE.iter().chain(&AFTER).copied().map(usize::from).sum();

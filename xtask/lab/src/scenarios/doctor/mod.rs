@@ -104,15 +104,9 @@ fn blind() -> Result<()> {
 
 /// Wants a hazard as the agent shows it: by configuration, and as observed.
 fn ensure_hazard(agent: &Agent, hazard: &str, configured: u64, observed: u64) -> Result<()> {
-    let both = [("configured", configured), ("observed", observed)];
-    ensure_sources(agent, hazard, &both)
-}
-
-/// Wants a hazard with these sources as the agent shows it.
-fn ensure_sources(agent: &Agent, hazard: &str, sources: &[(&str, u64)]) -> Result<()> {
     wait::until(&format!("hazard {hazard}"), HAZARD_LIMIT, || {
         let scrape = agent.scrape()?;
-        for &(source, want) in sources {
+        for (source, want) in [("configured", configured), ("observed", observed)] {
             let labels = [("hazard", hazard), ("source", source)];
             let found = scrape.select("ipvs_lens_hazard", &labels);
             ensure!(found.len() == 1, "{} series of {labels:?}", found.len());
