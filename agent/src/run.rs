@@ -249,7 +249,18 @@ impl<'a> Agent<'a> {
             if !self.module_comes(&mut observer, &mut stop).await? {
                 break;
             }
-            let (mut session, counters, watch) = self.attach(carried)?;
+            let loading = module::loading();
+            let attached = self.attach(loading, carried.clone());
+            if loading.is_none() || module::loading() != loading {
+                // What was attached went with it, or hangs on the next one.
+                let reason = attached
+                    .err()
+                    .map_or_else(String::new, |error| format!(": {error}"));
+                log::warn!("module {IPVS_MODULE} went while probes were attached{reason}");
+                continue;
+            }
+            let (loaded, watch) = attached?;
+            let (mut session, counters) = self.begin(loaded);
             let end = self
                 .keep_going(&mut observer, &mut session, watch, &mut stop)
                 .await?;
@@ -291,16 +302,27 @@ impl<'a> Agent<'a> {
         Ok(true)
     }
 
-    fn attach(&self, carried: Carried) -> Result<(Session, Arc<Counters>, Watch), Failure> {
-        let loading = module::loading();
+    /// Hangs the programs on this loading of the module.
+    fn attach(
+        &self,
+        loading: Option<Loading>,
+        carried: Carried,
+    ) -> Result<(Loaded, Watch), Failure> {
         let references = module::references().unwrap_or(0);
+        let mut loaded = load(&self.wanted(), carried).map_err(Failure::cannot_observe)?;
+        let attached = loaded.programs.attach();
+        attached.map_err(Failure::cannot_observe)?;
+        let last_user = LastUser::new(references, module::references().unwrap_or(0));
+        Ok((loaded, Watch { loading, last_user }))
+    }
+
+    /// Shows what attached programs count.
+    fn begin(&self, loaded: Loaded) -> (Session, Arc<Counters>) {
         let Loaded {
             events,
             counters,
-            mut programs,
-        } = load(&self.wanted(), carried).map_err(Failure::cannot_observe)?;
-        programs.attach().map_err(Failure::cannot_observe)?;
-        let last_user = LastUser::new(references, module::references().unwrap_or(0));
+            programs,
+        } = loaded;
         let source: Arc<dyn CountSource> = Arc::clone(&counters) as _;
         self.metrics.set_source(Some(source));
         self.observing(&programs);
@@ -309,7 +331,7 @@ impl<'a> Agent<'a> {
             source: events,
             table: self.tables(&counters),
         };
-        Ok((session, counters, Watch { loading, last_user }))
+        (session, counters)
     }
 
     /// Starts to read the IPVS tables; only with the programs attached, so that the kernel is not

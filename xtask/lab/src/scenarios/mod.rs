@@ -212,6 +212,11 @@ pub const SCENARIOS: &[Scenario] = &[
         module_life::run,
     ),
     row(
+        "module-flicker",
+        "ip_vs goes again before the probes hang: the agent waits on, and observes the next one",
+        module_life::flicker,
+    ),
+    row(
         "beside-ipvs",
         "ip_vs is gone, and what has nothing to do with it is seen all the same",
         module_life::beside,

@@ -2,6 +2,7 @@
 //!
 //! Nothing of the agent may keep the module, and nothing that was counted may be forgotten.
 
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,11 +10,11 @@ use anyhow::{Context as _, Result, ensure};
 use super::drops::{LISTENER, accept_queue};
 use super::modes::{FOLLOW, Played, play};
 use crate::agent::Agent;
-use crate::director;
 use crate::expect::Expected;
 use crate::lab::Lab;
 use crate::service::ORDINARY;
 use crate::topology::REAL_SERVERS;
+use crate::{command, director, wait};
 
 /// Ports before the module goes: four for each real server by round robin.
 const FIRST_PORTS: std::ops::Range<u16> = 40_000..40_012;
@@ -21,6 +22,11 @@ const FIRST_PORTS: std::ops::Range<u16> = 40_000..40_012;
 const LATER_PORTS: std::ops::Range<u16> = 40_006..40_018;
 /// From `modprobe` to ready. Attaching is a matter of a second; the rest is for the emulation.
 const ARMED_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long the module stays, in milliseconds; the agent looks for it every 250.
+const STAYS_MS: [u64; 4] = [300, 600, 1_000, 1_500];
+/// Fewer show nothing.
+const STAYS_MIN: usize = 2;
 
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {
@@ -42,6 +48,34 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     let later = play_once(lab, LATER_PORTS)?;
     agent.expect(&first.and(later).add_to(Expected::none()))?;
     ensure_gaps(&agent, 1)?;
+    agent.terminate()
+}
+
+/// The module goes again before the probes hang: sooner, and later in the agent's attaching.
+pub fn flicker(lab: &mut Lab) -> Result<()> {
+    let mut agent = Agent::spawn()?;
+    ensure_waiting(&mut agent)?;
+    let mut gone = 0;
+    for stay in STAYS_MS.map(Duration::from_millis) {
+        command::line("modprobe ip_vs")?;
+        sleep(stay);
+        // Once probes hold it that is in vain, and what follows is another scenario.
+        if command::line("rmmod ip_vs").is_err() {
+            break;
+        }
+        gone += 1;
+        wait::until("the agent to wait", ARMED_LIMIT, || {
+            ensure_waiting(&mut agent)
+        })
+        .with_context(|| format!("after a stay of {stay:?}"))?;
+    }
+    ensure!(
+        gone >= STAYS_MIN,
+        "the module was held after {gone} stays, want {STAYS_MIN}"
+    );
+    load_until_armed(&mut agent)?;
+    let played = play_once(lab, FIRST_PORTS)?;
+    agent.expect(&played.add_to(Expected::none()))?;
     agent.terminate()
 }
 
