@@ -38,7 +38,7 @@ pub struct Pass {
     pub settings: &'static [&'static str],
 }
 
-/// Which scenarios a pass runs; `xtask/lab/src/scenarios/choice.rs` names them.
+/// Which scenarios a pass runs; `tests/vm/src/scenarios/choice.rs` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
     /// All.

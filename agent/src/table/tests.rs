@@ -33,7 +33,7 @@ const CAPTURES: [Capture; 2] = [
 ];
 
 /// The rules the captured tables were made from, as `ipvsadm -R` took them:
-/// see `xtask/lab/src/scenarios/table.rs`.
+/// see `tests/vm/src/scenarios/table.rs`.
 const SERVICES: [&str; 6] = [
     "FWM 00000102 sh flags 0x2 persistence 0 netmask ffffffff",
     "TCP 10.96.0.10:443 wrr flags 0x3 persistence 300 netmask ffffffff",
