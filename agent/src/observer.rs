@@ -10,7 +10,7 @@ use std::time::Duration;
 use agent_common::stat::Stat;
 use bytes::Bytes;
 
-use crate::clock::{MonoNs, WallAnchor};
+use crate::clock::{self, MonoNs, WallAnchor};
 use crate::correlate::{Correlator, NodeWatch};
 use crate::decode::{NodeCount, decode, node_count};
 use crate::event::{Event, NetnsId, RealServerChanged};
@@ -268,7 +268,7 @@ impl<S: Sink> Observer<S> {
     }
 
     fn tell(&mut self, now: MonoNs) -> io::Result<()> {
-        let clocks = WallAnchor::now();
+        let clocks = clock::wall_anchor();
         let mut told = Ok(());
         while let Some(finding) = self.correlator.poll_output() {
             self.metrics.finding(&finding, &clocks);

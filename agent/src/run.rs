@@ -24,14 +24,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
-use crate::clock::{MonoNs, WallAnchor};
+use crate::clock::{self, MonoNs, WallAnchor};
 use crate::correlate::{ATTEMPTS_HELD_MAX, Correlator, STALE_REMEMBERED_MAX, WINDOW_EVENTS_MAX};
 use crate::doctor::facts::Facts;
 use crate::doctor::gather::essentials;
 use crate::doctor::rules::prerequisites;
 use crate::error::Failure;
 use crate::finding::Finding;
-use crate::kernel::preemption::{Preemption, Told};
+use crate::kernel::model;
+use crate::kernel::preemption::Preemption;
 use crate::observer::{Observer, Session, Sink};
 use crate::outputs::http::web::Web;
 use crate::outputs::http::{self, SEATS_MAX, Server};
@@ -268,15 +269,15 @@ impl<'a> Agent<'a> {
             let goes_on = self.goes_on(end, &mut observer, &mut session, &mut stop);
             let goes_on = goes_on.await?;
             session.programs.detach();
-            observer.look_at_node(&session, MonoNs::now());
-            printed(observer.drain(&mut session, MonoNs::now()))?;
+            observer.look_at_node(&session, clock::now());
+            printed(observer.drain(&mut session, clock::now()))?;
             carried = counters.carry().map_err(Failure::failed)?;
             if !goes_on {
                 break;
             }
         }
         self.status.update(|status| status.state = State::Stopping);
-        printed(observer.finish(MonoNs::now())).map(|_| ())
+        printed(observer.finish(clock::now())).map(|_| ())
     }
 
     /// Returns once the module is there, `false` when asked to stop before.
@@ -291,7 +292,7 @@ impl<'a> Agent<'a> {
             self.not_observing(State::Waiting, reason);
         }
         while module::loading().is_none() {
-            if !printed(observer.advance(MonoNs::now()))? {
+            if !printed(observer.advance(clock::now()))? {
                 return Ok(false);
             }
             tokio::select! {
@@ -360,7 +361,7 @@ impl<'a> Agent<'a> {
             events: self.settings.events,
             btf_file: self.settings.btf.clone(),
             release: self.release.clone(),
-            preemption: Preemption::judge(&Told::gather(Path::new(ROOT), &self.release)),
+            preemption: Preemption::judge(&model::gather(Path::new(ROOT), &self.release)),
         }
     }
 
@@ -458,12 +459,12 @@ impl<'a> Agent<'a> {
         session: &mut Session,
         stop: &mut StopSignals,
     ) -> Result<bool, Failure> {
-        let until = MonoNs::now() + LET_GO;
+        let until = clock::now() + LET_GO;
         let mut look = ticks(STATUS_PERIOD);
         let mut module = ticks(MODULE_POLL);
         loop {
             let left_alone =
-                end == End::LastUser && MonoNs::now() < until && module::references() == Some(0);
+                end == End::LastUser && clock::now() < until && module::references() == Some(0);
             if module::loading().is_some() && !left_alone {
                 return Ok(true);
             }
@@ -471,11 +472,11 @@ impl<'a> Agent<'a> {
                 () = stop.asked() => return Ok(false),
                 _ = module.tick() => {}
                 _ = look.tick() => {
-                    observer.refresh(session, MonoNs::now());
-                    observer.look_at_node(session, MonoNs::now());
+                    observer.refresh(session, clock::now());
+                    observer.look_at_node(session, clock::now());
                 }
             }
-            if !printed(observer.drain(session, MonoNs::now()))? {
+            if !printed(observer.drain(session, clock::now()))? {
                 return Ok(false);
             }
         }
@@ -498,8 +499,8 @@ impl<'a> Agent<'a> {
                 _ = drain.tick() => {}
                 () = wake.asked() => {}
                 _ = refresh.tick() => {
-                    observer.refresh(session, MonoNs::now());
-                    observer.look_at_node(session, MonoNs::now());
+                    observer.refresh(session, clock::now());
+                    observer.look_at_node(session, clock::now());
                     if session.programs.stat(Stat::LayoutContradicted) > 0 {
                         break Ok(End::Contradicted);
                     }
@@ -510,7 +511,7 @@ impl<'a> Agent<'a> {
                     }
                 }
             }
-            if !printed(observer.drain(session, MonoNs::now()))? {
+            if !printed(observer.drain(session, clock::now()))? {
                 break Ok(End::Asked);
             }
         }
@@ -649,7 +650,7 @@ impl Sink for Log {
     }
 
     fn tables(&mut self, now: MonoNs, tables: &Tables) -> io::Result<()> {
-        let shown = Shown::of(tables, self.which, now, &WallAnchor::now());
+        let shown = Shown::of(tables, self.which, now, &clock::wall_anchor());
         self.tables.set(shown);
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::exec::{self, say};
 use crate::paths::Paths;
 
 /// Packages that compile for the host; the kernel programs are built by the agent's build script.
-pub const HOST_PACKAGES: &[&str] = &[AGENT, "agent-common", LAB, "xtask"];
+pub const HOST_PACKAGES: &[&str] = &[AGENT, "agent-common", "agent-core", LAB, "xtask"];
 
 /// Runs both checks.
 ///

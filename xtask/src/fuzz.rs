@@ -48,7 +48,7 @@ pub fn fuzz(paths: &Paths, args: &FuzzArgs) -> Result<()> {
 
 /// Manifest of the fuzz targets, a workspace of its own so that their flags reach nothing else.
 pub fn manifest(paths: &Paths) -> PathBuf {
-    paths.root.join("agent/fuzz/Cargo.toml")
+    paths.root.join("tests/fuzz/Cargo.toml")
 }
 
 /// Names of the targets there are, sorted.
@@ -56,7 +56,7 @@ pub fn manifest(paths: &Paths) -> PathBuf {
 /// # Errors
 /// When the directory cannot be read.
 pub fn targets(paths: &Paths) -> Result<Vec<String>> {
-    let dir = paths.root.join("agent/fuzz/fuzz_targets");
+    let dir = paths.root.join("tests/fuzz/fuzz_targets");
     if !dir.is_dir() {
         return Ok(Vec::new());
     }
@@ -103,7 +103,7 @@ pub fn run(paths: &Paths, target: &str, seconds: u32) -> Result<()> {
     say(format!("fuzzing {target} for {seconds} s"));
     let mut command = Command::new(program(paths, target));
     command.arg(&corpus);
-    let seeds = paths.root.join("agent/fuzz/seeds").join(target);
+    let seeds = paths.root.join("tests/fuzz/seeds").join(target);
     if seeds.is_dir() {
         command.arg(seeds);
     }

@@ -130,7 +130,7 @@ fn held(result: Result<()>) -> Result<Tally> {
 fn product_tests(paths: &Paths) -> Result<Tally> {
     let mut command = dist::cargo(paths)?;
     command.args(["test", "--locked", "--no-fail-fast"]);
-    for package in [AGENT, "agent-common", LAB] {
+    for package in [AGENT, "agent-common", "agent-core", LAB] {
         command.args(["--package", package]);
     }
     cargo_test(&mut command)

@@ -2,12 +2,11 @@
 //!
 //! Facts are gathered by IO, judged by pure rules, and reported; nothing is attached or changed.
 
-pub mod facts;
 pub mod gather;
-pub mod report;
-pub mod rules;
+
 #[cfg(test)]
-pub mod testing;
+pub use agent_core::doctor::testing;
+pub use agent_core::doctor::{facts, report, rules};
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -16,7 +15,7 @@ use crate::error::{Exit, Failure};
 use crate::settings::{Format, Settings};
 use facts::Facts;
 use gather::Look;
-use report::Report;
+use report::{Conclusion, Report};
 
 /// Judges this node, or a saved bundle, and prints the report.
 ///
@@ -37,7 +36,11 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> Result<Exit, Failure> {
     let report = Report::of(&facts);
     print(&report, settings.format, out)
         .map_err(|error| Failure::failed(format_args!("cannot write the report: {error}")))?;
-    Ok(report.exit())
+    Ok(match report.conclusion() {
+        Conclusion::NothingToDo => Exit::Done,
+        Conclusion::Advice => Exit::Failed,
+        Conclusion::CannotObserve => Exit::CannotObserve,
+    })
 }
 
 fn saved(path: &Path) -> Result<Facts, Failure> {

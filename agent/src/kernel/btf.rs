@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use agent_core::kernel::builtin;
+use agent_core::kernel::layout::ModuleTypes;
 use btf_rs::{Btf, Type};
-
-use super::builtin::{self, BuiltIn};
 
 /// Where the kernel publishes BTF: one file for the kernel, one per module (from 5.11 on).
 const BTF_DIRECTORY: &str = "/sys/kernel/btf";
@@ -83,16 +83,6 @@ pub struct Function {
     pub id: u32,
     /// Number of its arguments.
     pub args: u32,
-}
-
-/// Where the types of the module come from, best first.
-pub enum ModuleTypes {
-    /// The kernel's own split BTF.
-    Kernel(Btf),
-    /// A file the user gave; self-contained, or split over the kernel's BTF.
-    File(PathBuf, Btf),
-    /// Offsets this build knows by heart.
-    BuiltIn(&'static BuiltIn),
 }
 
 /// Types of the kernel together with those of one module.

@@ -1,14 +1,9 @@
 //! What the agent must know about the running kernel before it may read its memory.
 //!
-//! `layout` and `reasons` are pure functions of BTF; `btf` is the only file that reads it.
+//! What is decided from it is pure and lives in `agent_core::kernel`; `btf` reads type information,
+//! `model` what says how the kernel preempts.
 
 pub mod btf;
-pub mod builtin;
-pub mod layout;
-pub mod netfilter;
-pub mod preemption;
-pub mod reasons;
-pub mod symbols;
+pub mod model;
 
-#[cfg(test)]
-mod sample;
+pub use agent_core::kernel::{builtin, layout, netfilter, preemption, reasons, symbols};

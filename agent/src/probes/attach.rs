@@ -23,7 +23,7 @@ use super::counters::{Carried, Counters};
 use super::fexit::{FexitError, ModuleTypes, TracingObject};
 use super::outcomes::Outcomes;
 use super::table::{Hook, IPVS_MODULE, Moment, PROBES, Probe, Way, all_functions};
-use crate::kernel::btf::{self, BtfError, Types};
+use crate::kernel::btf::{BtfError, Types};
 use crate::kernel::layout::{self, Unresolved};
 use crate::kernel::netfilter;
 use crate::kernel::preemption::Preemption;
@@ -540,7 +540,7 @@ fn best_way(types: &Types, symbols: &Symbols, preemption: &Preemption) -> (Way, 
             .iter()
             .all(|function| types.function_id(function).is_ok())
     });
-    if !traceable || !matches!(types.module(), btf::ModuleTypes::Kernel(_)) {
+    if !traceable || !matches!(types.module(), layout::ModuleTypes::Kernel(_)) {
         return (Way::Kprobe, "the kernel does not know the types".to_owned());
     }
     let told_by = &preemption.told_by;

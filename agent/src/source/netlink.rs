@@ -10,7 +10,7 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
 use thiserror::Error;
 
-use crate::clock::MonoNs;
+use crate::clock;
 use crate::event::{Family, NetnsId, Service, ServiceName};
 use crate::table::wire::{self, Frame};
 use crate::table::{RealServerRow, ServiceRow, Snapshot, TableError};
@@ -50,7 +50,7 @@ pub enum ReadError {
 /// # Errors
 /// [`ReadError`]; without `CAP_NET_ADMIN` the kernel refuses with EPERM.
 pub fn read(netns: NetnsId) -> Result<Snapshot, ReadError> {
-    let began = MonoNs::now();
+    let began = clock::now();
     let mut kernel = Kernel::open()?;
     let mut rows = Vec::new();
     let request = wire::services(kernel.family, kernel.next());
@@ -62,7 +62,7 @@ pub fn read(netns: NetnsId) -> Result<Snapshot, ReadError> {
         .into_iter()
         .map(|row| kernel.with_real_servers(row))
         .collect::<Result<Vec<_>, _>>()?;
-    let ended = MonoNs::now();
+    let ended = clock::now();
     Ok(Snapshot::new(ended, ended.since(began), netns, services))
 }
 

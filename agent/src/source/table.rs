@@ -14,7 +14,7 @@ use agent_common::key::TupleKey;
 
 use super::netlink::{self, ReadError};
 use super::netns::{self, VisitError};
-use crate::clock::{MonoNs, thread_time};
+use crate::clock::{self, MonoNs, thread_time};
 use crate::event::NetnsId;
 use crate::outputs::metrics::{CountSource, SourceError};
 use crate::probes::module;
@@ -179,23 +179,23 @@ struct Reader {
 
 impl Reader {
     fn run(mut self, orders: &Receiver<Order>) {
-        let mut due = MonoNs::now();
+        let mut due = clock::now();
         loop {
-            match orders.recv_timeout(due.since(MonoNs::now())) {
+            match orders.recv_timeout(due.since(clock::now())) {
                 Ok(Order::LookFor(look)) => self.look = Some(look),
                 Ok(order) => {
                     if let Order::Watch(netns) = order {
                         self.watched.insert(netns);
                     }
                     // Never later than it was due: changes may come without end.
-                    due = due.min(MonoNs::now() + self.pace.soon());
+                    due = due.min(clock::now() + self.pace.soon());
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
                     if !self.read_all() {
                         return;
                     }
-                    due = MonoNs::now() + self.pace.next();
+                    due = clock::now() + self.pace.next();
                 }
             }
         }
@@ -220,7 +220,7 @@ impl Reader {
                 return false;
             }
         }
-        let at = MonoNs::now();
+        let at = clock::now();
         match self.counters.counts() {
             Ok(counts) => self.tell(Reading::Counts { at, counts }),
             Err(error) => log::debug!("the kernel's counters cannot be read: {error}"),

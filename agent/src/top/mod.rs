@@ -3,13 +3,13 @@
 //! It observes like `run` and shows what it reads. `view` and `lines` are pure, `screen` is the
 //! terminal.
 
-pub mod lines;
 pub mod screen;
-pub mod view;
+
+pub use agent_core::top::{lines, view};
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use crate::clock::{MonoNs, WallAnchor};
+use crate::clock::{self, MonoNs, WallAnchor};
 use crate::finding::Finding;
 use crate::observer::Sink;
 use crate::settings::Format;
@@ -76,7 +76,7 @@ impl Sink for Once {
             return Ok(());
         }
         self.printed = true;
-        self.print(&View::of(tables, now, &WallAnchor::now()))?;
+        self.print(&View::of(tables, now, &clock::wall_anchor()))?;
         Err(enough())
     }
 
@@ -121,7 +121,7 @@ impl Sink for Live {
     }
 
     fn tables(&mut self, now: MonoNs, tables: &Tables) -> io::Result<()> {
-        self.view = View::of(tables, now, &WallAnchor::now());
+        self.view = View::of(tables, now, &clock::wall_anchor());
         self.changed = true;
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ipvs_lens::clock::MonoNs;
+use ipvs_lens::clock;
 
 use crate::client::{
     connect, connect_without_buffer, eventually, get, refused, request, rest, split,
@@ -20,13 +20,13 @@ fn two_hundred_idle_connections_keep_nobody_out() {
     const IDLE: usize = 200;
     let served = Served::plain();
     let idle: Vec<TcpStream> = (0..IDLE).map(|_| connect(served.address)).collect();
-    let since = MonoNs::now();
+    let since = clock::now();
     assert_eq!(get(served.address, "/healthz"), (200, "ok\n".to_owned()));
     let (status, exposition) = get(served.address, "/metrics");
     assert!(
-        MonoNs::now().since(since) < AT_ONCE,
+        clock::now().since(since) < AT_ONCE,
         "{:?}",
-        MonoNs::now().since(since)
+        clock::now().since(since)
     );
     assert_eq!(status, 200);
     assert!(refused(&exposition, "displaced") > 0);

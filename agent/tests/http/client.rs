@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use ipvs_lens::clock::MonoNs;
+use ipvs_lens::clock;
 
 /// Longer than any answer takes on a busy machine, shorter than any wait of the server.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -90,13 +90,13 @@ pub fn sample(exposition: &str, series: &str) -> u64 {
 
 /// Asks again until `holds`, or fails after a minute.
 pub fn eventually<T>(mut ask: impl FnMut() -> T, holds: impl Fn(&T) -> bool) -> T {
-    let since = MonoNs::now();
+    let since = clock::now();
     loop {
         let found = ask();
         if holds(&found) {
             return found;
         }
-        assert!(MonoNs::now().since(since) < PATIENCE, "not within a minute");
+        assert!(clock::now().since(since) < PATIENCE, "not within a minute");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ipvs_lens::clock::MonoNs;
+use ipvs_lens::clock;
 
 use crate::client::{get, get_with, refused};
 use crate::served::{Directory, Served};
@@ -85,12 +85,12 @@ fn guessing_does_not_keep_the_scraper_out() {
             std::thread::spawn(move || get_with(address, "/metrics", &guess).0)
         })
         .collect();
-    let since = MonoNs::now();
+    let since = clock::now();
     exposition(address);
     assert!(
-        MonoNs::now().since(since) < Duration::from_secs(4),
+        clock::now().since(since) < Duration::from_secs(4),
         "{:?}",
-        MonoNs::now().since(since)
+        clock::now().since(since)
     );
     let answers: Vec<_> = guessers
         .into_iter()

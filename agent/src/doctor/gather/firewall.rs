@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::super::facts::Rules;
 use super::files::{line, present};
-use crate::clock::MonoNs;
+use crate::clock;
 
 /// Where programs are.
 pub(super) const PROGRAM_DIRECTORIES: &[&str] = &[
@@ -113,11 +113,11 @@ fn output(program: &Path, args: &[&str]) -> Result<String, String> {
     let stdout = child.stdout.take();
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_all(stdout));
-        let deadline = MonoNs::now() + TOOL_LIMIT;
+        let deadline = clock::now() + TOOL_LIMIT;
         let status = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break Ok(status),
-                Ok(None) if MonoNs::now() < deadline => std::thread::sleep(POLL),
+                Ok(None) if clock::now() < deadline => std::thread::sleep(POLL),
                 Ok(None) => break Err(format!("did not end within {} s", TOOL_LIMIT.as_secs())),
                 Err(error) => break Err(format!("cannot be waited for: {error}")),
             }

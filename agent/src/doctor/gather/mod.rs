@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::facts::{Fact, Facts, Netns};
-use crate::clock::{MonoNs, WallAnchor};
+use crate::clock;
 
 pub use netns::refresh_sysctls;
 
@@ -82,7 +82,7 @@ pub fn gather(look: &Look) -> Facts {
 }
 
 fn now() -> String {
-    let wall = WallAnchor::now().wall(MonoNs::now());
+    let wall = clock::wall_anchor().wall(clock::now());
     humantime::format_rfc3339_seconds(wall).to_string()
 }
 

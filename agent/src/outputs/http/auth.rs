@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use super::queue::Queue;
 use super::web_config::{Hash, WebConfigError};
-use crate::clock::MonoNs;
+use crate::clock;
 
 /// Length of the rest after a verification, in lengths of the verification.
 const REST: u32 = 3;
@@ -115,9 +115,9 @@ impl Auth {
         let exists = hash.is_some();
         let hash = hash.map_or(&self.decoy, |hash| &hash.text).clone();
         let verified = tokio::task::spawn_blocking(move || {
-            let since = MonoNs::now();
+            let since = clock::now();
             let same = bcrypt::verify(&password, &hash).unwrap_or(false);
-            (same, MonoNs::now().since(since))
+            (same, clock::now().since(since))
         });
         let (same, taken) = verified.await.unwrap_or_default();
         tokio::spawn(async move {

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::refused::Refused;
 use super::seats::Seat;
 use super::{CLOSING_TIME, CONNECTION_LIFE, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, READ_TIMEOUT};
-use crate::clock::MonoNs;
+use crate::clock;
 
 /// Bytes of a request's line and header: Prometheus sends 500.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -108,7 +108,7 @@ where
     seat.ours();
     request.extensions_mut().insert(Arc::clone(&seat));
     let answer = pages.call(request).await;
-    seat.theirs(MonoNs::now());
+    seat.theirs(clock::now());
     answer
 }
 
@@ -129,7 +129,7 @@ fn refused(error: &hyper::Error, seat: &Seat) -> Result<(), Refused> {
 /// answer does not get so far: it ends with [`HEADER_TIMEOUT`], which is shorter.
 async fn unread(seat: &Seat) {
     loop {
-        let waited = seat.unread_for(MonoNs::now());
+        let waited = seat.unread_for(clock::now());
         let left = READ_TIMEOUT.saturating_sub(waited);
         if left.is_zero() {
             return;

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::queue::Queue;
 use super::refused::{Refusals, Refused};
 use super::seats::{Seat, Seats};
-use crate::clock::MonoNs;
+use crate::clock;
 use crate::outputs::metrics::form::Form;
 use crate::outputs::metrics::{Metrics, RenderError};
 
@@ -105,7 +105,7 @@ impl Expositions {
         }
         let waiting = self.waiting.enter()?;
         for _ in 0..LOOKS {
-            if self.seats.displace_reader(MonoNs::now()) {
+            if self.seats.displace_reader(clock::now()) {
                 self.refusals.count(Refused::Displaced);
             }
             let place = Arc::clone(&self.readers).acquire_owned();

@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::metrics::Metrics;
-use crate::clock::MonoNs;
+use crate::clock;
 use crate::status::SharedStatus;
 use exposition::Expositions;
 pub use refused::{Refusals, Refused};
@@ -235,7 +235,7 @@ impl Serving {
 
     /// Finds a seat for `stream` and serves it there.
     fn connection(&self, stream: TcpStream, stopped: watch::Receiver<bool>) {
-        let taken = match self.seats.enter(MonoNs::now()) {
+        let taken = match self.seats.enter(clock::now()) {
             Entered::Free(taken) => taken,
             Entered::Displacing(taken) => {
                 self.refusals.count(Refused::Displaced);

@@ -15,7 +15,7 @@ use super::exposition::{Expositions, Failed};
 use super::refused::{Refusals, Refused};
 use super::seats::Seat;
 use super::web::Web;
-use crate::clock::MonoNs;
+use crate::clock;
 use crate::outputs::metrics::form::Form;
 use crate::status;
 
@@ -48,7 +48,7 @@ async fn guarded(State(served): State<Served>, request: Request, next: Next) -> 
     let rules = served.web.rules();
     let mut response = if OPEN.contains(&request.uri().path()) {
         next.run(request).await
-    } else if !rules.within_rate(MonoNs::now()) {
+    } else if !rules.within_rate(clock::now()) {
         refuse(&served, Refused::RateLimited)
     } else {
         let authorization = request.headers().get(header::AUTHORIZATION);

@@ -13,7 +13,7 @@ use super::auth::Auth;
 use super::rate::Bucket;
 use super::tls::{self, Files};
 use super::web_config::{self, WebConfigError};
-use crate::clock::{MonoNs, WallAnchor};
+use crate::clock::{self, MonoNs};
 use crate::outputs::metrics::names;
 use crate::outputs::metrics::sample::{Page, Part, Sample};
 use crate::status::WebStatus;
@@ -123,7 +123,7 @@ impl Web {
                 }
                 *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
                 state.error = None;
-                let now = WallAnchor::now().wall(MonoNs::now());
+                let now = clock::wall_anchor().wall(clock::now());
                 let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
                 state.loaded_seconds = since.as_secs_f64();
             }

@@ -17,18 +17,21 @@ struct Capture {
     real_servers: &'static [u8],
 }
 
+/// "Operation not permitted" (include/uapi/asm-generic/errno-base.h).
+const EPERM: i32 = 1;
+
 const CAPTURES: [Capture; 2] = [
     Capture {
         kernel: "5.10",
-        family: include_bytes!("../../fuzz/seeds/table/5.10-family.bin"),
-        services: include_bytes!("../../fuzz/seeds/table/5.10-services.bin"),
-        real_servers: include_bytes!("../../fuzz/seeds/table/5.10-real-servers.bin"),
+        family: include_bytes!("../../../tests/fuzz/seeds/table/5.10-family.bin"),
+        services: include_bytes!("../../../tests/fuzz/seeds/table/5.10-services.bin"),
+        real_servers: include_bytes!("../../../tests/fuzz/seeds/table/5.10-real-servers.bin"),
     },
     Capture {
         kernel: "6.12",
-        family: include_bytes!("../../fuzz/seeds/table/6.12-family.bin"),
-        services: include_bytes!("../../fuzz/seeds/table/6.12-services.bin"),
-        real_servers: include_bytes!("../../fuzz/seeds/table/6.12-real-servers.bin"),
+        family: include_bytes!("../../../tests/fuzz/seeds/table/6.12-family.bin"),
+        services: include_bytes!("../../../tests/fuzz/seeds/table/6.12-services.bin"),
+        real_servers: include_bytes!("../../../tests/fuzz/seeds/table/6.12-real-servers.bin"),
     },
 ];
 
@@ -150,7 +153,7 @@ fn a_question_names_its_service_as_the_kernel_would() {
 #[test]
 fn a_refusal_names_its_reason() {
     let mut bytes = vec![36, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
-    bytes.extend((-libc::EPERM).to_ne_bytes());
+    bytes.extend((-EPERM).to_ne_bytes());
     bytes.extend([0; 16]);
     let mut frames = wire::frames("services", &bytes);
     let error = frames.next().unwrap().unwrap_err();

@@ -935,8 +935,7 @@ fn what_was_seen_elsewhere_says_nothing_here() {
 
 #[test]
 fn every_rule_has_its_section() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/doctor.md");
-    let document = std::fs::read_to_string(path).unwrap();
+    let document = include_str!("../../../../docs/doctor.md");
     let sections: Vec<_> = document
         .lines()
         .filter_map(|line| line.strip_prefix("### "))

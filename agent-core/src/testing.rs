@@ -1,5 +1,11 @@
 //! Made-up events for the tests of several rooms.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "used by tests only; the texts parsed here are constants"
+)]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use agent_common::netfilter::HookPoint;
@@ -14,6 +20,7 @@ use crate::event::{
     Verdict,
 };
 
+/// A connection that followed an old entry to a stale real server.
 pub fn sample_attempt() -> AttemptDecided {
     AttemptDecided {
         at: MonoNs(5_000_000_000),
@@ -31,6 +38,7 @@ pub fn sample_attempt() -> AttemptDecided {
     }
 }
 
+/// A SYN of the same attempt that a netfilter rule dropped.
 pub fn sample_syn_drop() -> SynDropped {
     SynDropped {
         at: MonoNs(6_000_000_000),
@@ -43,6 +51,7 @@ pub fn sample_syn_drop() -> SynDropped {
     }
 }
 
+/// What became of [`sample_attempt`].
 pub fn sample_outcome() -> OutcomeSeen {
     OutcomeSeen {
         at: MonoNs(6_100_000_000),
@@ -58,6 +67,7 @@ pub fn sample_outcome() -> OutcomeSeen {
     }
 }
 
+/// Datagrams of one flow to a stale real server.
 pub fn sample_datagrams() -> StaleDatagrams {
     let AttemptId { mut tuple, .. } = sample_id();
     tuple.proto = Proto::Udp;
@@ -74,6 +84,7 @@ pub fn sample_datagrams() -> StaleDatagrams {
     }
 }
 
+/// The service of the other samples.
 pub fn sample_service() -> Service {
     Service {
         netns: NetnsId(4_026_531_840),
@@ -96,6 +107,7 @@ fn sample_id() -> AttemptId {
     }
 }
 
+/// Any event that decoding can produce.
 pub fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         any_attempt().prop_map(Event::AttemptDecided),

@@ -3,16 +3,27 @@
 //! Versions tell nothing: stable updates move fields inside one series. A field that is missing
 //! or has an unexpected size is an error that names it; the agent then refuses to observe.
 
+use std::path::PathBuf;
+
 use agent_common::layout::{ABSENT, FIELDS, FieldSpec, KernelLayout};
 use btf_rs::{Btf, BtfType, Member, Type};
 
-use super::btf::ModuleTypes;
-use super::builtin::is_of_module;
+use super::builtin::{BuiltIn, is_of_module};
 
 /// Anonymous structures nested deeper than this are not followed (the kernel nests three).
 const NESTING_MAX: u32 = 8;
 /// Typedefs and qualifiers followed to reach a type's size.
 const CHAIN_MAX: usize = 16;
+
+/// Where the types of the module come from, best first.
+pub enum ModuleTypes {
+    /// The kernel's own split BTF.
+    Kernel(Btf),
+    /// A file the user gave; self-contained, or split over the kernel's BTF.
+    File(PathBuf, Btf),
+    /// Offsets this build knows by heart.
+    BuiltIn(&'static BuiltIn),
+}
 
 /// A field that cannot be relied on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

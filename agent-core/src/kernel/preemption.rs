@@ -3,9 +3,6 @@
 //! It matters to trampolines: a program that is interrupted by a task which comes to the same hook
 //! on the same CPU is not run for that task. Kprobes run with preemption off.
 
-use std::fs;
-use std::path::Path;
-
 /// Where the kernel says which model it follows now, once debugfs is mounted.
 pub const MODEL_FILE: &str = "sys/kernel/debug/sched/preempt";
 
@@ -76,18 +73,6 @@ impl Preemption {
 }
 
 impl Told {
-    /// Reads what there is to read below `root`, which is `/` but for tests.
-    pub fn gather(root: &Path, release: &str) -> Self {
-        let read = |path: &str| fs::read_to_string(root.join(path)).ok();
-        Self {
-            model: read(MODEL_FILE),
-            version: read(VERSION_FILE),
-            command_line: read(COMMAND_LINE_FILE),
-            config: read(&format!("boot/config-{release}"))
-                .or_else(|| read(&format!("lib/modules/{release}/config"))),
-        }
-    }
-
     /// The model in force stands in parentheses.
     fn by_model(&self) -> Option<Preemption> {
         let (_, rest) = self.model.as_deref()?.split_once('(')?;
@@ -149,35 +134,7 @@ fn model(word: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::{Preemption, Told};
-
-    #[test]
-    fn what_is_there_is_read() {
-        let root =
-            std::env::temp_dir().join(format!("ipvs-lens-preemption-{}", std::process::id()));
-        for (path, text) in [
-            ("sys/kernel/debug/sched/preempt", "(full)"),
-            ("proc/sys/kernel/version", "v"),
-            ("lib/modules/7.2/config", "c"),
-        ] {
-            let path = root.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        let told = Told::gather(&root, "7.2");
-        fs::remove_dir_all(&root).unwrap();
-        assert_eq!(
-            told,
-            Told {
-                model: Some("(full)".to_owned()),
-                version: Some("v".to_owned()),
-                command_line: None,
-                config: Some("c".to_owned()),
-            }
-        );
-    }
 
     fn told(model: &str, version: &str, command_line: &str, config: &str) -> (bool, String) {
         let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());

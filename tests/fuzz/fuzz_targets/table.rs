@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use ipvs_lens::event::{Family, NetnsId};
-use ipvs_lens::table::wire::{self, Frame};
+use agent_core::event::{Family, NetnsId};
+use agent_core::table::wire::{self, Frame};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

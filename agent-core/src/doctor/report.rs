@@ -8,13 +8,35 @@ use serde::Serialize;
 
 use super::facts::{Facts, Netns};
 use super::rules::{Advice, Kind, Lasting, RULES, Risk, Rule, Sure, Verdict};
-use crate::error::Exit;
 
 /// Where the sections of the rules are.
 const DOCUMENT: &str = "docs/doctor.md";
 
 /// Version of the JSON; it changes with the meaning of a field, not when one is added.
 pub const REPORT_VERSION: u32 = 1;
+
+/// What a report comes to; the exit status of `ipvs-lens doctor` says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conclusion {
+    /// No rule advises anything.
+    NothingToDo,
+    /// At least one rule advises something.
+    Advice,
+    /// The node cannot be observed, or nothing is left but what could not be read.
+    CannotObserve,
+}
+
+impl Conclusion {
+    /// Exit status of `ipvs-lens doctor`.
+    #[must_use]
+    pub const fn exit_status(self) -> u8 {
+        match self {
+            Self::NothingToDo => 0,
+            Self::Advice => 1,
+            Self::CannotObserve => 3,
+        }
+    }
+}
 
 /// One rule's judgement of a node or of one namespace.
 #[derive(Debug, Serialize)]
@@ -71,16 +93,16 @@ impl<'a> Report<'a> {
         verdicts.sort_by_key(|entry| entry.verdict.advice().map_or(4, |a| a.risk as u8));
         Self {
             version: REPORT_VERSION,
-            exit_status: exit(&verdicts).status(),
+            exit_status: conclusion(&verdicts).exit_status(),
             verdicts,
             facts,
         }
     }
 
-    /// The exit status as a word.
+    /// What the report comes to.
     #[must_use]
-    pub fn exit(&self) -> Exit {
-        exit(&self.verdicts)
+    pub fn conclusion(&self) -> Conclusion {
+        conclusion(&self.verdicts)
     }
 
     /// For people.
@@ -152,10 +174,10 @@ impl<'a> Report<'a> {
     }
 
     fn ending(&self) -> &'static str {
-        match self.exit() {
-            Exit::Done => "nothing to do",
-            Exit::Failed => "there is advice above",
-            Exit::Usage | Exit::CannotObserve => {
+        match self.conclusion() {
+            Conclusion::NothingToDo => "nothing to do",
+            Conclusion::Advice => "there is advice above",
+            Conclusion::CannotObserve => {
                 let hindered = self.verdicts.iter().any(Entry::is_hindrance);
                 if hindered {
                     "this node cannot be observed as it is"
@@ -167,20 +189,19 @@ impl<'a> Report<'a> {
     }
 }
 
-/// 3 when observing is impossible, or nothing but unknowns is left to say; else 1 for advice.
-fn exit(entries: &[Entry]) -> Exit {
+fn conclusion(entries: &[Entry]) -> Conclusion {
     if entries.iter().any(Entry::is_hindrance) {
-        return Exit::CannotObserve;
+        return Conclusion::CannotObserve;
     }
     if entries.iter().any(|entry| entry.verdict.is_hazard()) {
-        return Exit::Failed;
+        return Conclusion::Advice;
     }
     let unknown = |entry: &Entry| matches!(entry.verdict, Verdict::Unknown { .. });
     let owed = |entry: &&Entry| !matches!(entry.kind, Kind::Hint | Kind::Notice);
     if entries.iter().filter(owed).any(unknown) {
-        return Exit::CannotObserve;
+        return Conclusion::CannotObserve;
     }
-    Exit::Done
+    Conclusion::NothingToDo
 }
 
 impl Entry {

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use ipvs_lens::decode::{decode, wire};
+use agent_core::decode::{decode, wire};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,0 +1,13 @@
+//! Judgements about the running kernel: offsets, drop reasons, symbols, preemption.
+//!
+//! Functions of type information and of texts that the agent has read.
+
+pub mod builtin;
+pub mod layout;
+pub mod netfilter;
+pub mod preemption;
+pub mod reasons;
+pub mod symbols;
+
+#[cfg(test)]
+mod sample;
