@@ -31,7 +31,7 @@ const UNPACKERS: &[(&[u8], &[&str])] = &[
 /// When apt cannot provide the packages.
 pub fn ensure_tools(paths: &Paths) -> Result<PathBuf> {
     let root = paths.cache.join("type-tools");
-    let stamp = pins::TYPE_TOOLS_PACKAGES.join(" ");
+    let stamp = userland::stamp(pins::TYPE_TOOLS_PACKAGES);
     cache::ensure(&paths.cache, &root, &stamp, |part| {
         say("fetching the programs that read type information");
         userland::unpack(paths, "type-tools", pins::TYPE_TOOLS_PACKAGES, part)
