@@ -11,6 +11,8 @@ mod check;
 mod cpio;
 mod deploy;
 mod dist;
+#[cfg(test)]
+mod documents;
 mod exec;
 mod fuzz;
 mod generate;
