@@ -1,10 +1,17 @@
 //! What ipvs-lens decides: bytes in, events, findings, verdicts and lines out.
 //!
 //! Nothing here reads a file, a socket or a clock, starts a thread or calls the kernel: bytes and
-//! times are arguments. Without the standard library's I/O it compiles for
-//! `wasm32-unknown-unknown`; `clippy.toml` beside this crate bans the rest.
+//! times are arguments. No dependency offers such a thing, it compiles for
+//! `wasm32-unknown-unknown`, and the lints below refuse what the standard library offers:
+//! `clippy.toml` in this crate's directory has the list.
 
 #![forbid(unsafe_code)]
+#![forbid(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stderr,
+    clippy::print_stdout
+)]
 
 pub mod clock;
 pub mod correlate;

@@ -1,22 +1,24 @@
-//! Formatting and lints.
+//! `cargo xtask check`: what reads the sources and runs nothing of them.
 
 use anyhow::Result;
 
 use crate::dist::{self, AGENT, LAB};
 use crate::exec::{self, say};
 use crate::paths::Paths;
+use crate::purity;
 
 /// Packages that compile for the host; the kernel programs are built by the agent's build script.
 pub const HOST_PACKAGES: &[&str] = &[AGENT, "agent-common", "agent-core", LAB, "xtask"];
 
-/// Runs both checks.
+/// Runs every check.
 ///
 /// # Errors
-/// When one of them finds something; the other has run too.
+/// What the first of those found that found something; the others have run too.
 pub fn check(paths: &Paths) -> Result<()> {
-    let formatting = format(paths);
-    lints(paths)?;
-    formatting
+    [format, lints, purity::compiles_without_io, purity::check]
+        .map(|check| check(paths))
+        .into_iter()
+        .collect()
 }
 
 /// Formatting of every package, the fuzz targets included.

@@ -27,6 +27,7 @@ mod passes;
 mod paths;
 mod pins;
 mod prototypes;
+mod purity;
 mod qemu;
 mod rebuild;
 mod results;
@@ -64,7 +65,7 @@ enum Verb {
     Build,
     /// Build the agent and put it into dist/
     Dist,
-    /// Check formatting and lints
+    /// Check formatting, lints, documentation, and that agent-core does no I/O
     Check,
     /// Run every check and test, in guests too
     Test(test::TestArgs),

@@ -14,6 +14,9 @@ pub const RUST_COMPONENTS: &[&str] = &["rust-src", "clippy", "rustfmt"];
 /// Static target: one file that runs on any distribution and inside a guest.
 pub const MUSL_TARGET: &str = "x86_64-unknown-linux-musl";
 
+/// Target without files, sockets, clocks and threads: agent-core compiles for it.
+pub const WASM_TARGET: &str = "wasm32-unknown-unknown";
+
 /// Target of the host, spelled out where flags must not reach build scripts.
 pub const HOST_TARGET: &str = "x86_64-unknown-linux-gnu";
 

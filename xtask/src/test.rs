@@ -9,7 +9,7 @@ use crate::dist::{self, AGENT, LAB};
 use crate::exec::{self, say};
 use crate::paths::Paths;
 use crate::tally::{self, Tally};
-use crate::{check, deploy, fuzz, grafana, passes, pins, prototypes, stack, toolchain};
+use crate::{check, deploy, fuzz, grafana, passes, pins, prototypes, purity, stack, toolchain};
 
 /// How long each fuzz target runs as a test: enough to notice a broken target.
 const FUZZ_SECONDS: u32 = 10;
@@ -94,6 +94,18 @@ fn host_steps(paths: &Paths) -> Vec<Step<'_>> {
         ),
         ("lints".to_owned(), Box::new(|| held(check::lints(paths)))),
         (
+            "agent-core compiles for a target without I/O".to_owned(),
+            Box::new(|| held(purity::compiles_without_io(paths))),
+        ),
+        (
+            "agent-core refuses I/O".to_owned(),
+            Box::new(|| held(purity::check(paths))),
+        ),
+        (
+            "tests of agent-core, without the kernel programs' linker".to_owned(),
+            Box::new(|| cargo_test(&mut purity::tests(paths)?)),
+        ),
+        (
             "tests of the agent and the lab".to_owned(),
             Box::new(|| product_tests(paths)),
         ),
@@ -130,7 +142,7 @@ fn held(result: Result<()>) -> Result<Tally> {
 fn product_tests(paths: &Paths) -> Result<Tally> {
     let mut command = dist::cargo(paths)?;
     command.args(["test", "--locked", "--no-fail-fast"]);
-    for package in [AGENT, "agent-common", "agent-core", LAB] {
+    for package in [AGENT, "agent-common", LAB] {
         command.args(["--package", package]);
     }
     cargo_test(&mut command)

@@ -28,14 +28,16 @@ pub fn ensure_rust(paths: &Paths) -> Result<()> {
     let mut rustup = Command::new("rustup");
     rustup.args(["toolchain", "install", pins::RUST, "--no-self-update"]);
     rustup.args(["--profile", "minimal", "--target", pins::MUSL_TARGET]);
+    rustup.args(["--target", pins::WASM_TARGET]);
     rustup.args(["--component", &pins::RUST_COMPONENTS.join(",")]);
     exec::run(&mut rustup)?;
     ensure!(
         is_complete(),
-        "rustup installed Rust {} without one of: {}, {}",
+        "rustup installed Rust {} without one of: {}, {}, {}",
         pins::RUST,
         pins::RUST_COMPONENTS.join(", "),
-        pins::MUSL_TARGET
+        pins::MUSL_TARGET,
+        pins::WASM_TARGET
     );
     Ok(())
 }
@@ -53,14 +55,15 @@ pub fn sysroot() -> Result<PathBuf> {
     Ok(exec::output(&mut rustc)?.trim().into())
 }
 
-/// Every file is there that one of the components or the static target brings.
+/// Every file is there that one of the components or a target brings.
 fn is_complete() -> bool {
-    let target_libs = format!("lib/rustlib/{}/lib", pins::MUSL_TARGET);
+    let libs = |target| format!("lib/rustlib/{target}/lib");
     let marks = [
         "bin/cargo-clippy",
         "bin/rustfmt",
         "lib/rustlib/src/rust/library/core",
-        &target_libs,
+        &libs(pins::MUSL_TARGET),
+        &libs(pins::WASM_TARGET),
     ];
     sysroot().is_ok_and(|sysroot| marks.iter().all(|mark| sysroot.join(mark).exists()))
 }
