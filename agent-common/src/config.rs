@@ -10,10 +10,10 @@ pub struct Config {
     pub emit_decisions: u32,
     /// 1: write a record for SYNs the kernel freed outside IPVS.
     pub emit_syn_drops: u32,
-    /// 1: the `kfree_skb` tracepoint carries a drop reason; 0 (before 5.17): only a location.
-    pub has_drop_reasons: u32,
     /// Arguments of the kernel's `__inet_hash_connect`; 0 when its types do not say.
     pub connect_args: u32,
+    /// Always 0.
+    pub pad: u32,
     /// How long after its latest SYN an unanswered stale attempt has timed out.
     pub outcome_timeout_ns: u64,
 }

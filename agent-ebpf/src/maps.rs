@@ -32,8 +32,8 @@ pub static LAYOUT: Global<KernelLayout> =
 pub static CONFIG: Global<Config> = Global::new(Config {
     emit_decisions: u32::MAX,
     emit_syn_drops: u32::MAX,
-    has_drop_reasons: u32::MAX,
     connect_args: u32::MAX,
+    pad: u32::MAX,
     outcome_timeout_ns: u64::MAX,
 });
 

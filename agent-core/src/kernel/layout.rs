@@ -17,8 +17,10 @@ const CHAIN_MAX: usize = 16;
 
 /// Where the types of the module come from, best first.
 pub enum ModuleTypes {
-    /// The kernel's own split BTF.
+    /// The module's own BTF, split over the kernel's, as the kernel publishes it.
     Kernel(Btf),
+    /// ip_vs is built into the kernel, whose own BTF holds its types.
+    InKernel,
     /// A file the user gave; self-contained, or split over the kernel's BTF.
     File(PathBuf, Btf),
     /// Offsets this build knows by heart.
@@ -106,6 +108,7 @@ fn find(kernel: &Btf, module: &ModuleTypes, spec: &FieldSpec) -> Result<u16, Lay
         return field_offset(kernel, spec);
     }
     match module {
+        ModuleTypes::InKernel => field_offset(kernel, spec),
         ModuleTypes::Kernel(types) | ModuleTypes::File(_, types) => field_offset(types, spec),
         ModuleTypes::BuiltIn(layout) => {
             layout
@@ -151,6 +154,18 @@ fn field_offset(types: &Btf, spec: &FieldSpec) -> Result<u16, LayoutError> {
             path,
             bit_offset,
         })
+}
+
+/// Whether these types describe ip_vs: those of a kernel do when it is built in.
+pub fn describes_ip_vs(types: &Btf) -> bool {
+    members_by_name(types, "ip_vs_conn").is_some()
+}
+
+/// Whether these types describe what every kernel has, so that they can serve as the kernel's own.
+pub fn describes_kernel(types: &Btf) -> bool {
+    ["sk_buff", "net_device", "net"]
+        .iter()
+        .all(|structure| members_by_name(types, structure).is_some())
 }
 
 /// Members of the structure of this name.
@@ -339,6 +354,21 @@ mod tests {
             costs("dest_addr"),
             Some("which real server a connection attempt went to")
         );
+    }
+
+    #[test]
+    fn types_of_a_built_in_ip_vs_come_from_the_kernel() {
+        let types = sample::btf();
+        let spec = spec("ip_vs_conn", "hidden", &[2]);
+        assert_eq!(
+            find(&types, &ModuleTypes::InKernel, &spec),
+            Err(LayoutError::NoStructure {
+                structure: "ip_vs_conn",
+                path: "hidden"
+            }),
+            "looked for in the kernel's types, which lack it here"
+        );
+        assert!(!describes_ip_vs(&types) && !describes_kernel(&types));
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! The kernel freed a TCP SYN.
 //!
-//! **Measures** SYNs that die on this node outside IPVS's own verdict, by the kernel's reason.
-//! **Hook** raw tracepoint `skb:kfree_skb`: drops only, normal frees pass elsewhere.
+//! **Measures** SYNs that die on this node outside IPVS's own verdict, by the kernel's reason, or
+//! by location where the kernel has no reasons.
+//! **Hook** raw tracepoint `skb:kfree_skb`: drops only, normal frees pass elsewhere. Two programs,
+//! of which the agent attaches one: a kernel refuses to attach a program whose farthest context
+//! read lies beyond the tracepoint's arguments (`bpf_probe_register`, kernel/trace/bpf_trace.c),
+//! and a verifier that does not track read-only data as constants (5.4) also counts reads in
+//! branches that a setting rules out. What a program must not read, it must not contain.
 //! **Cannot see** SYNs refused by a full accept or SYN queue (the kernel frees those as consumed).
 //! **Cost** once per dropped packet of any kind; packets that are no SYN leave after three reads.
 
@@ -31,18 +36,18 @@ use crate::{
 // match-proto 7.2: kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, const struct sock *rx_sk)
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn il_syn_drop(ctx: RawTracePointContext) -> i32 {
-    finish(freed(&ctx))
+    let reason: u32 = ctx.arg(2);
+    finish(freed(&ctx, Some(reason)))
+}
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn il_syn_drop_loc(ctx: RawTracePointContext) -> i32 {
+    finish(freed(&ctx, None))
 }
 
 #[inline(always)]
-fn freed(ctx: &RawTracePointContext) -> Result<(), Stat> {
+fn freed(ctx: &RawTracePointContext, reason: Option<u32>) -> Result<(), Stat> {
     let skb: u64 = ctx.arg(0);
-    // Before 5.17 there is no third argument, and what stands in its place is no reason.
-    let reason: u32 = if attempt::config().has_drop_reasons != 0 {
-        ctx.arg(2)
-    } else {
-        0
-    };
     let dropped_by = attempt::take_mark(skb);
     if matches!(dropped_by, DroppedBy::IpvsCounted) {
         return Ok(());
@@ -55,10 +60,10 @@ fn freed(ctx: &RawTracePointContext) -> Result<(), Stat> {
         attempt::end(skb);
         return Ok(());
     }
-    let cause = match dropped_by {
-        DroppedBy::IpvsUnexplained => DropCause::Other as u8,
-        _ if attempt::config().has_drop_reasons != 0 => cause_of_reason(reason, ctx.arg(1)),
-        _ => cause_of_location(ctx.arg(1)),
+    let cause = match (dropped_by, reason) {
+        (DroppedBy::IpvsUnexplained, _) => DropCause::Other as u8,
+        (_, Some(reason)) => cause_of_reason(reason, ctx.arg(1)),
+        (_, None) => cause_of_location(ctx.arg(1)),
     };
     if cause == 0 || !attempt::is_armed() {
         return Ok(());
@@ -82,7 +87,7 @@ fn freed(ctx: &RawTracePointContext) -> Result<(), Stat> {
     let death = Death {
         cause,
         hook,
-        reason,
+        reason: reason.unwrap_or(0),
         location: ctx.arg(1),
     };
     died(ctx, &syn, death);

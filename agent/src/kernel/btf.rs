@@ -4,8 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use agent_core::kernel::builtin;
-use agent_core::kernel::layout::ModuleTypes;
+use agent_core::kernel::layout::{ModuleTypes, describes_ip_vs};
 use btf_rs::{Btf, Type};
+
+use super::supplied::{Supplied, SuppliedError};
 
 /// Where the kernel publishes BTF: one file for the kernel, one per module (from 5.11 on).
 const BTF_DIRECTORY: &str = "/sys/kernel/btf";
@@ -13,10 +15,11 @@ const BTF_DIRECTORY: &str = "/sys/kernel/btf";
 /// Why type information could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
-    /// The kernel was built without BTF.
+    /// The kernel publishes no BTF, and no file has it.
     #[error(
         "{} cannot be read ({source}): this kernel publishes no BTF, so the offsets of its \
-         structures are not known; use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+         structures are not known; supply its types with --btf (`pahole --btf_encode_detached \
+         FILE vmlinux` makes them), or use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
         path.display()
     )]
     NoKernelBtf {
@@ -25,14 +28,9 @@ pub enum BtfError {
         /// Why it could not be read.
         source: io::Error,
     },
-    /// The file the user gave.
-    #[error("{} cannot be read as BTF: {reason}; give --btf a file made by pahole", path.display())]
-    UserFile {
-        /// File that was tried.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// What `--btf` names.
+    #[error(transparent)]
+    Supplied(#[from] SuppliedError),
     /// The kernel publishes no BTF for the module, and no layout is built in for it.
     #[error(
         "{} cannot be read ({source}) and no layout is built in for kernel {release}, so the \
@@ -60,7 +58,8 @@ pub enum BtfError {
     },
     /// Functions of the module cannot be traced by type.
     #[error(
-        "fexit needs the module's own BTF, and {0} is what there is; use --attach kprobe, or auto"
+        "fexit needs the BTF that the kernel publishes, and {0} is in use; use --attach kprobe, or \
+         auto"
     )]
     NotTraceable(String),
     /// A function to trace is not in the kernel's BTF.
@@ -76,43 +75,49 @@ pub enum BtfError {
     },
 }
 
-/// A function as BTF describes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Function {
-    /// Number under which the kernel knows it.
-    pub id: u32,
-    /// Number of its arguments.
-    pub args: u32,
-}
-
 /// Types of the kernel together with those of one module.
 pub struct Types {
     module_name: String,
     kernel: Btf,
+    /// The file that has the kernel's types, where the kernel does not publish them.
+    kernel_file: Option<PathBuf>,
     module: ModuleTypes,
 }
 
 impl Types {
-    /// Reads the kernel's BTF and finds the types of `module`: in `user_file` if given, else as
-    /// the kernel publishes them, else built in for `release`.
+    /// Finds the types of the kernel and of `module`.
+    ///
+    /// The kernel's own: as it publishes them, else from `user_path`. The module's: from
+    /// `user_path`, else as the kernel publishes them (its own BTF has them where the module is
+    /// built in), else the layout built in for `release`. `user_path` is what `--btf` names.
     ///
     /// # Errors
     /// [`BtfError`] names the file and what to do.
-    pub fn read(module: &str, user_file: Option<&Path>, release: &str) -> Result<Self, BtfError> {
-        let path = Path::new(BTF_DIRECTORY).join("vmlinux");
-        let bytes = std::fs::read(&path).map_err(|source| BtfError::NoKernelBtf {
-            path: path.clone(),
-            source,
-        })?;
-        let kernel =
-            Btf::from_bytes(&bytes).map_err(|source| BtfError::Malformed { path, source })?;
-        let types = match user_file {
-            Some(file) => from_user_file(file, &kernel)?,
+    pub fn read(module: &str, user_path: Option<&Path>, release: &str) -> Result<Self, BtfError> {
+        let published = published("vmlinux");
+        let supplied = match user_path {
+            Some(path) => Supplied::read(path, release, published.as_ref().ok())?,
+            None => Supplied::default(),
+        };
+        let (kernel, kernel_file) = match (published, supplied.kernel) {
+            (Ok(kernel), _) => (kernel, None),
+            (Err(Unreadable { source, .. }), Some((path, kernel))) => {
+                log::info!(
+                    "types of the kernel are read from {}: {source}",
+                    path.display()
+                );
+                (kernel, Some(path))
+            }
+            (Err(unreadable), None) => return Err(unreadable.of_kernel()),
+        };
+        let types = match supplied.module {
+            Some((path, types)) => ModuleTypes::File(path, types),
             None => of_module(module, &kernel, release)?,
         };
         Ok(Self {
             module_name: module.to_owned(),
             kernel,
+            kernel_file,
             module: types,
         })
     }
@@ -127,11 +132,19 @@ impl Types {
         &self.module
     }
 
+    /// Where the kernel's own types come from, for people.
+    pub fn kernel_origin(&self) -> String {
+        self.kernel_file
+            .as_ref()
+            .map_or_else(|| "BTF of the kernel".to_owned(), |path| in_file(path))
+    }
+
     /// Where the module's types come from, for people.
     pub fn origin(&self) -> String {
         match &self.module {
             ModuleTypes::Kernel(_) => format!("BTF of module {}", self.module_name),
-            ModuleTypes::File(path, _) => format!("BTF in {}", path.display()),
+            ModuleTypes::InKernel => self.kernel_origin(),
+            ModuleTypes::File(path, _) => in_file(path),
             ModuleTypes::BuiltIn(layout) => format!("the built-in layout of {}", layout.name),
         }
     }
@@ -142,44 +155,87 @@ impl Types {
     /// [`BtfError::NoFunction`] when this kernel's module has no such function (it may have been
     /// inlined or renamed), [`BtfError::NotTraceable`] when the kernel does not know its types.
     pub fn function_id(&self, function: &str) -> Result<u32, BtfError> {
-        let ModuleTypes::Kernel(btf) = &self.module else {
-            return Err(BtfError::NotTraceable(self.origin()));
+        let types = match &self.module {
+            ModuleTypes::Kernel(types) => types,
+            ModuleTypes::InKernel if self.kernel_file.is_none() => &self.kernel,
+            _ => return Err(BtfError::NotTraceable(self.origin())),
         };
-        let missing = || BtfError::NoFunction {
-            module: self.module_name.clone(),
-            function: function.to_owned(),
-        };
-        let ids = btf.resolve_ids_by_name(function).map_err(|_| missing())?;
-        ids.into_iter()
-            .find(|id| matches!(btf.resolve_type_by_id(*id), Ok(Type::Func(_))))
-            .ok_or_else(missing)
+        function_in(types, function)
+            .map(|found| found.id)
+            .ok_or_else(|| BtfError::NoFunction {
+                module: self.module_name.clone(),
+                function: function.to_owned(),
+            })
     }
 
-    /// A function of the kernel itself.
+    /// Number under which the kernel knows a function of its own.
     ///
     /// # Errors
-    /// [`BtfError::NoKernelFunction`] when this kernel has no such function, or inlined it.
-    pub fn kernel_function(&self, function: &str) -> Result<Function, BtfError> {
-        let missing = || BtfError::NoKernelFunction(function.to_owned());
-        let ids = self.kernel.resolve_ids_by_name(function);
-        ids.map_err(|_| missing())?
-            .into_iter()
-            .find_map(|id| self.function(id))
-            .ok_or_else(missing)
+    /// [`BtfError::NoKernelFunction`] when this kernel has no such function, or inlined it,
+    /// [`BtfError::NotTraceable`] when its types come from a file, whose numbers are others.
+    pub fn kernel_function_id(&self, function: &str) -> Result<u32, BtfError> {
+        if let Some(path) = &self.kernel_file {
+            return Err(BtfError::NotTraceable(in_file(path)));
+        }
+        function_in(&self.kernel, function)
+            .map(|found| found.id)
+            .ok_or_else(|| BtfError::NoKernelFunction(function.to_owned()))
     }
 
-    fn function(&self, id: u32) -> Option<Function> {
-        let Ok(Type::Func(function)) = self.kernel.resolve_type_by_id(id) else {
+    /// How many arguments a function of the kernel has; `None` when its types do not say.
+    pub fn kernel_function_args(&self, function: &str) -> Option<u32> {
+        function_in(&self.kernel, function).and_then(|found| found.args)
+    }
+}
+
+/// A function as BTF describes it.
+struct Function {
+    id: u32,
+    args: Option<u32>,
+}
+
+fn function_in(types: &Btf, name: &str) -> Option<Function> {
+    let ids = types.resolve_ids_by_name(name).ok()?;
+    ids.into_iter().find_map(|id| {
+        let Ok(Type::Func(function)) = types.resolve_type_by_id(id) else {
             return None;
         };
-        match self.kernel.resolve_chained_type(&function) {
-            Ok(Type::FuncProto(prototype)) => Some(Function {
-                id,
-                args: u32::try_from(prototype.parameters.len()).ok()?,
-            }),
+        let args = match types.resolve_chained_type(&function) {
+            Ok(Type::FuncProto(prototype)) => u32::try_from(prototype.parameters.len()).ok(),
             _ => None,
-        }
+        };
+        Some(Function { id, args })
+    })
+}
+
+fn in_file(path: &Path) -> String {
+    format!("BTF in {}", path.display())
+}
+
+/// BTF that the kernel does not publish.
+struct Unreadable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Unreadable {
+    fn of_kernel(self) -> BtfError {
+        let Self { path, source } = self;
+        BtfError::NoKernelBtf { path, source }
     }
+}
+
+/// The kernel's own BTF, as it publishes it.
+fn published(name: &str) -> Result<Btf, Unreadable> {
+    let path = Path::new(BTF_DIRECTORY).join(name);
+    let bytes = std::fs::read(&path).map_err(|source| Unreadable {
+        path: path.clone(),
+        source,
+    })?;
+    Btf::from_bytes(&bytes).map_err(|error| Unreadable {
+        path,
+        source: io::Error::new(io::ErrorKind::InvalidData, error),
+    })
 }
 
 fn of_module(module: &str, kernel: &Btf, release: &str) -> Result<ModuleTypes, BtfError> {
@@ -188,6 +244,7 @@ fn of_module(module: &str, kernel: &Btf, release: &str) -> Result<ModuleTypes, B
         Ok(bytes) => Btf::from_split_bytes(&bytes, kernel)
             .map(ModuleTypes::Kernel)
             .map_err(|source| BtfError::Malformed { path, source }),
+        Err(_) if describes_ip_vs(kernel) => Ok(ModuleTypes::InKernel),
         Err(source) => builtin::of_release(release)
             .map(ModuleTypes::BuiltIn)
             .ok_or_else(|| BtfError::NoModuleBtf {
@@ -197,16 +254,4 @@ fn of_module(module: &str, kernel: &Btf, release: &str) -> Result<ModuleTypes, B
                 release: release.to_owned(),
             }),
     }
-}
-
-fn from_user_file(path: &Path, kernel: &Btf) -> Result<ModuleTypes, BtfError> {
-    let refused = |reason: String| BtfError::UserFile {
-        path: path.to_owned(),
-        reason,
-    };
-    let bytes = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
-    Btf::from_bytes(&bytes)
-        .or_else(|_| Btf::from_split_bytes(&bytes, kernel))
-        .map(|btf| ModuleTypes::File(path.to_owned(), btf))
-        .map_err(|error| refused(error.to_string()))
 }

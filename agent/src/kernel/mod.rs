@@ -1,9 +1,12 @@
 //! What the agent must know about the running kernel before it may read its memory.
 //!
 //! What is decided from it is pure and lives in `agent_core::kernel`; `btf` reads type information,
-//! `model` what says how the kernel preempts.
+//! `model` what says how the kernel preempts, `presence` whether ip_vs is part of its image,
+//! `supplied` types that the user has.
 
 pub mod btf;
 pub mod model;
+pub mod presence;
+pub mod supplied;
 
 pub use agent_core::kernel::{builtin, layout, netfilter, preemption, reasons, symbols};

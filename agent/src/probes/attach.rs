@@ -20,9 +20,9 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 
 use super::counters::{Carried, Counters};
-use super::fexit::{FexitError, ModuleTypes, TracingObject};
+use super::fexit::{self, FexitError, ModuleTypes, TracingObject};
 use super::outcomes::Outcomes;
-use super::table::{Hook, IPVS_MODULE, Moment, PROBES, Probe, Way, all_functions};
+use super::table::{Hook, IPVS_MODULE, Moment, PROBES, Probe, WITHOUT_REASON, Way, all_functions};
 use crate::kernel::btf::{BtfError, Types};
 use crate::kernel::layout::{self, Unresolved};
 use crate::kernel::netfilter;
@@ -132,7 +132,7 @@ const OUTCOME_PROGRAM: &str = "il_outcome";
 /// What the user asked for, and what the node is.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Settings of the programs; `has_drop_reasons` is found out here.
+    /// Settings of the programs; `connect_args` is found out here.
     pub config: Config,
     /// Whether the programs' own debug lines go to the logger.
     pub logs: bool,
@@ -170,6 +170,8 @@ pub struct Programs {
     types_origin: String,
     layout: KernelLayout,
     symbols: Symbols,
+    /// Whether the tracepoint of dropped packets passes a reason.
+    has_drop_reasons: bool,
     way: Way,
     way_reason: String,
     counters: Arc<Counters>,
@@ -226,10 +228,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let symbols = read_symbols()?;
     let causes = reasons::causes(types.kernel());
     let config = Config {
-        has_drop_reasons: u32::from(causes.is_some()),
-        connect_args: types
-            .kernel_function(CONNECT_FUNCTION)
-            .map_or(0, |function| function.args),
+        connect_args: types.kernel_function_args(CONNECT_FUNCTION).unwrap_or(0),
         ..wanted.config
     };
     let stream = Stream::of(wanted.events);
@@ -259,6 +258,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
         Attach::Only(way) => (way, "as asked".to_owned()),
         Attach::Auto => best_way(&types, &symbols, &wanted.preemption),
     };
+    let has_drop_reasons = causes.is_some();
     let programs = Programs {
         ebpf: Some(ebpf),
         object,
@@ -266,6 +266,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
         types: Some(types),
         layout,
         symbols,
+        has_drop_reasons,
         way,
         way_reason,
         counters: Arc::clone(&counters),
@@ -396,8 +397,12 @@ impl Programs {
         self.has_fields(probe)?;
         let functions = self.functions(probe)?;
         match (probe.hook, self.way) {
-            (Hook::RawTracepoint(tracepoint) | Hook::OptionalTracepoint(tracepoint), _) => {
-                self.attach_tracepoint(probe, tracepoint)
+            (Hook::DropTracepoint(tracepoint), _) if !self.has_drop_reasons => {
+                let program = format!("{}{WITHOUT_REASON}", probe.program);
+                self.attach_tracepoint(probe, &program, tracepoint)
+            }
+            (Hook::DropTracepoint(tracepoint) | Hook::OptionalTracepoint(tracepoint), _) => {
+                self.attach_tracepoint(probe, probe.program, tracepoint)
             }
             (Hook::IpvsReturn(_) | Hook::TableReturn(_), Way::Fexit) => {
                 self.attach_fexit(probe, functions)
@@ -447,12 +452,16 @@ impl Programs {
             finds: probe.finds,
             source,
         };
-        let module = ModuleTypes::find(IPVS_MODULE).map_err(failed)?;
+        // Functions of a built-in ip_vs are numbered in the kernel's own BTF.
+        let module = match self.types()?.module() {
+            layout::ModuleTypes::InKernel => None,
+            _ => Some(ModuleTypes::find(IPVS_MODULE).map_err(failed)?),
+        };
         for function in functions {
             let id = self.types()?.function_id(function)?;
             let link = self
                 .object
-                .attach(probe.program, Some(&module), id)
+                .attach(probe.program, module.as_ref(), id)
                 .map_err(failed)?;
             self.counters.watch_module(link);
         }
@@ -460,7 +469,7 @@ impl Programs {
     }
 
     fn attach_kernel_return(&self, probe: &Probe, function: &str) -> Result<(), AttachError> {
-        let id = self.types()?.kernel_function(function)?.id;
+        let id = self.types()?.kernel_function_id(function)?;
         let link = self.object.attach(probe.program, None, id);
         let link = link.map_err(|source| AttachError::Fexit {
             probe: probe.name,
@@ -512,13 +521,18 @@ impl Programs {
         program.ok_or(AttachError::Missing("program of this name"))
     }
 
-    fn attach_tracepoint(&mut self, probe: &Probe, tracepoint: &str) -> Result<(), AttachError> {
+    fn attach_tracepoint(
+        &mut self,
+        probe: &Probe,
+        program: &str,
+        tracepoint: &str,
+    ) -> Result<(), AttachError> {
         let failed = |source| AttachError::Program {
             probe: probe.name,
             finds: probe.finds,
             source,
         };
-        let program = self.program(probe.program)?;
+        let program = self.program(program)?;
         let program: &mut RawTracePoint = program.try_into().map_err(failed)?;
         program.load().map_err(failed)?;
         program.attach(tracepoint).map_err(failed)?;
@@ -540,8 +554,11 @@ fn best_way(types: &Types, symbols: &Symbols, preemption: &Preemption) -> (Way, 
             .iter()
             .all(|function| types.function_id(function).is_ok())
     });
-    if !traceable || !matches!(types.module(), layout::ModuleTypes::Kernel(_)) {
+    if !traceable {
         return (Way::Kprobe, "the kernel does not know the types".to_owned());
+    }
+    if let Err(error) = try_fexit(types) {
+        return (Way::Kprobe, format!("fexit is not usable here ({error})"));
     }
     let told_by = &preemption.told_by;
     let reason = if preemption.preempts {
@@ -553,6 +570,25 @@ fn best_way(types: &Types, symbols: &Symbols, preemption: &Preemption) -> (Way, 
         format!("the kernel knows the types and does not preempt itself ({told_by})")
     };
     (Way::Fexit, reason)
+}
+
+/// A function of ip_vs that every kernel has and that is called on a drop only.
+const FEXIT_TRIAL: &str = "ip_vs_leave";
+
+/// Whether this kernel runs programs at the return of functions of ip_vs: types of functions may
+/// be known where that cannot be done yet.
+fn try_fexit(types: &Types) -> Result<(), AttachError> {
+    let failed = |source| AttachError::Fexit {
+        probe: "trial",
+        finds: "nothing",
+        source,
+    };
+    let id = types.function_id(FEXIT_TRIAL)?;
+    let module = match types.module() {
+        layout::ModuleTypes::InKernel => None,
+        _ => Some(ModuleTypes::find(IPVS_MODULE).map_err(failed)?),
+    };
+    fexit::try_attach(module.as_ref(), id).map_err(failed)
 }
 
 fn read_symbols() -> Result<Symbols, AttachError> {

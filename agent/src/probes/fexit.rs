@@ -16,8 +16,8 @@ use aya::{Ebpf, maps::Map};
 use aya_obj::{
     Object,
     generated::{
-        bpf_attach_type::BPF_TRACE_FEXIT, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_info,
-        bpf_prog_type::BPF_PROG_TYPE_TRACING,
+        BPF_ALU64, BPF_EXIT, BPF_JMP, BPF_K, BPF_MOV, bpf_attach_type::BPF_TRACE_FEXIT, bpf_attr,
+        bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type::BPF_PROG_TYPE_TRACING,
     },
 };
 
@@ -141,6 +141,43 @@ impl TracingObject {
             program: program_fd,
             _link: link,
         })
+    }
+}
+
+/// Attaches a program that does nothing to the return of a function, and takes it off again.
+///
+/// # Errors
+/// As [`TracingObject::attach`]; the kernel then lacks this way of attaching for this function.
+pub fn try_attach(module: Option<&ModuleTypes>, function_id: u32) -> Result<(), FexitError> {
+    const PROGRAM: &str = "il_trial";
+    let request = LoadRequest {
+        program: PROGRAM,
+        instructions: &[
+            instruction(BPF_ALU64 | BPF_MOV | BPF_K),
+            instruction(BPF_JMP | BPF_EXIT),
+        ],
+        license: c"GPL",
+        module: module.map(|module| module.fd.as_fd()),
+        function_id,
+    };
+    let program = request.load()?;
+    open_link(&program)
+        .map(drop)
+        .map_err(|source| FexitError::Syscall {
+            command: "BPF_RAW_TRACEPOINT_OPEN",
+            object: PROGRAM.to_owned(),
+            source,
+        })
+}
+
+/// An instruction on register 0 with nothing but zeros behind its code.
+#[expect(clippy::cast_possible_truncation, reason = "codes are bytes")]
+fn instruction(code: u32) -> bpf_insn {
+    bpf_insn {
+        code: code as u8,
+        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        off: 0,
+        imm: 0,
     }
 }
 

@@ -3,16 +3,21 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::table::IPVS_MODULE;
+use crate::kernel::presence;
 
 /// Where the kernel lists its modules.
 const MODULES: &str = "/sys/module";
 
 /// One loading of the module; unloading and loading again makes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loading {
-    inode: u64,
+pub enum Loading {
+    /// The directory of the module, by its inode.
+    Directory(u64),
+    /// Part of the kernel's image and without a directory: never unloaded.
+    Image,
 }
 
 /// The module as it is loaded now; `None` when it is not, or not yet, or not any more.
@@ -21,11 +26,17 @@ pub struct Loading {
 /// it `live`. A module built into the kernel has no such state and is always there.
 pub fn loading() -> Option<Loading> {
     let directory = directory();
-    let metadata = fs::metadata(&directory).ok()?;
+    let Ok(metadata) = fs::metadata(&directory) else {
+        return is_built_in().then_some(Loading::Image);
+    };
     let state = fs::read_to_string(directory.join("initstate"));
-    is_live(state.as_deref().ok()).then(|| Loading {
-        inode: metadata.ino(),
-    })
+    is_live(state.as_deref().ok()).then(|| Loading::Directory(metadata.ino()))
+}
+
+/// Whether the kernel's image holds ip_vs; the image of a running kernel stays as it is.
+fn is_built_in() -> bool {
+    static BUILT_IN: OnceLock<bool> = OnceLock::new();
+    *BUILT_IN.get_or_init(|| presence::is_built_in(Path::new("/")).unwrap_or(false))
 }
 
 fn is_live(state: Option<&str>) -> bool {

@@ -9,8 +9,9 @@ pub enum Hook {
     /// The same of one function that changes the table. Not needed to observe connections: without
     /// it, the next reading of the table tells, later and less exactly.
     TableReturn(&'static [&'static [&'static str]]),
-    /// A tracepoint, with its raw arguments.
-    RawTracepoint(&'static str),
+    /// The tracepoint of dropped packets, with its raw arguments. Kernels with drop reasons pass
+    /// one argument more; for those without, the program's name has [`WITHOUT_REASON`] behind it.
+    DropTracepoint(&'static str),
     /// A function by kprobes. Not needed to observe IPVS: where it cannot be
     /// attached, only its own finding is missing.
     Function(Moment, &'static str),
@@ -19,6 +20,9 @@ pub enum Hook {
     /// A tracepoint as little needed.
     OptionalTracepoint(&'static str),
 }
+
+/// Ends the name of the program that reads no drop reason.
+pub const WITHOUT_REASON: &str = "_loc";
 
 /// When a kprobe on a function sees a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +85,7 @@ pub struct Probe {
 impl Probe {
     /// Whether IPVS cannot be observed without it.
     pub const fn is_required(&self) -> bool {
-        matches!(self.hook, Hook::IpvsReturn(_) | Hook::RawTracepoint(_))
+        matches!(self.hook, Hook::IpvsReturn(_) | Hook::DropTracepoint(_))
     }
 
     /// Whether it hangs on a function of the module, and is gone without it.
@@ -89,7 +93,7 @@ impl Probe {
         match self.hook {
             Hook::IpvsReturn(_) | Hook::TableReturn(_) => true,
             Hook::Function(_, function) => function.starts_with("ip_vs_"),
-            Hook::RawTracepoint(_) | Hook::KernelReturn(_) | Hook::OptionalTracepoint(_) => false,
+            Hook::DropTracepoint(_) | Hook::KernelReturn(_) | Hook::OptionalTracepoint(_) => false,
         }
     }
 
@@ -100,7 +104,7 @@ impl Probe {
                 let each: Vec<String> = alternatives.iter().map(|all| all.join(" and ")).collect();
                 each.join(", or ")
             }
-            Hook::RawTracepoint(name)
+            Hook::DropTracepoint(name)
             | Hook::Function(_, name)
             | Hook::KernelReturn(name)
             | Hook::OptionalTracepoint(name) => name.to_owned(),
@@ -114,7 +118,7 @@ impl Probe {
                 .iter()
                 .find(|functions| functions.iter().all(|function| has(function)))
                 .copied(),
-            Hook::RawTracepoint(_) | Hook::OptionalTracepoint(_) => Some(&[]),
+            Hook::DropTracepoint(_) | Hook::OptionalTracepoint(_) => Some(&[]),
             Hook::Function(_, function) | Hook::KernelReturn(function) => {
                 has(function).then_some(&[])
             }
@@ -125,7 +129,7 @@ impl Probe {
     pub const fn via(&self, way: Way) -> &'static str {
         match self.hook {
             Hook::IpvsReturn(_) | Hook::TableReturn(_) => way.word(),
-            Hook::RawTracepoint(_) | Hook::OptionalTracepoint(_) => "tracepoint",
+            Hook::DropTracepoint(_) | Hook::OptionalTracepoint(_) => "tracepoint",
             Hook::Function(..) => "kprobe",
             Hook::KernelReturn(_) => Way::Fexit.word(),
         }
@@ -139,7 +143,7 @@ pub const IPVS_MODULE: &str = "ip_vs";
 pub fn all_functions() -> impl Iterator<Item = &'static str> {
     PROBES.iter().flat_map(|probe| match probe.hook {
         Hook::IpvsReturn(alternatives) | Hook::TableReturn(alternatives) => alternatives.concat(),
-        Hook::RawTracepoint(_) | Hook::OptionalTracepoint(_) => Vec::new(),
+        Hook::DropTracepoint(_) | Hook::OptionalTracepoint(_) => Vec::new(),
         Hook::Function(_, function) | Hook::KernelReturn(function) => vec![function],
     })
 }
@@ -172,7 +176,7 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "syn_drop",
         program: "il_syn_drop",
-        hook: Hook::RawTracepoint("kfree_skb"),
+        hook: Hook::DropTracepoint("kfree_skb"),
         finds: "SYNs that died on this node outside IPVS",
         needs: &[],
     },
@@ -347,7 +351,7 @@ mod tests {
 
     use agent_common::layout::FIELDS;
 
-    use super::{PROBES, Probe};
+    use super::{Hook, PROBES, Probe, WITHOUT_REASON};
 
     #[test]
     fn the_first_alternative_a_kernel_has_is_hooked() {
@@ -377,16 +381,24 @@ mod tests {
         assert_eq!(unknown, Vec::<&&str>::new());
     }
 
+    fn suffix_bytes(probe: &Probe) -> usize {
+        match probe.hook {
+            Hook::DropTracepoint(_) => WITHOUT_REASON.len(),
+            _ => "_k".len(),
+        }
+    }
+
     #[test]
     fn names_and_programs_are_unique_and_fit_the_kernel() {
         let names: HashSet<_> = PROBES.iter().map(|probe| probe.name).collect();
         let programs: HashSet<_> = PROBES.iter().map(|probe| probe.program).collect();
         assert_eq!((names.len(), programs.len()), (PROBES.len(), PROBES.len()));
+
         // BPF_OBJ_NAME_LEN is 16 with its final NUL; a longer name would be cut in bpftool.
         assert_eq!(
             PROBES
                 .iter()
-                .find(|probe| probe.program.len() > 15 - "_k".len()),
+                .find(|probe| probe.program.len() > 15 - suffix_bytes(probe)),
             None
         );
     }

@@ -40,12 +40,12 @@ pub struct Line {
     pub prototype: Option<String>,
 }
 
-/// One hook: a program, or the programs that share its name but for `_k` and `_r`.
+/// One hook: a program, or the programs that share its name but for `_k`, `_r` and `_loc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
     /// File it stands in.
     pub file: String,
-    /// Name of the program without `_k` and `_r`.
+    /// Name of the program without those endings.
     pub program: String,
     /// What it hangs on.
     pub kind: Kind,
@@ -125,12 +125,13 @@ fn program_kind(line: &str) -> Option<Kind> {
         .map(|(_, kind)| *kind)
 }
 
-/// `pub fn il_leave_k(...` belongs to `il_leave`.
+/// `pub fn il_leave_k(...` belongs to `il_leave`, `pub fn il_syn_drop_loc(...` to `il_syn_drop`.
 fn base_name(line: &str) -> &str {
     let name = line.trim_start_matches("pub fn ");
     let name = &name[..name.find(['(', '<']).unwrap_or(name.len())];
     name.strip_suffix("_k")
         .or_else(|| name.strip_suffix("_r"))
+        .or_else(|| name.strip_suffix("_loc"))
         .unwrap_or(name)
 }
 

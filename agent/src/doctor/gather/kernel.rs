@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::super::facts::{IpVs, Kernel};
 use super::files::{line, present, text};
+use crate::kernel::presence;
 
 pub(super) fn kernel(root: &Path) -> Kernel {
     let btf = |name: &str| present(root, "sys/kernel", &format!("btf/{name}")).into();
@@ -47,8 +48,10 @@ pub(super) fn ip_vs(root: &Path) -> Result<IpVs, String> {
     if present(root, "sys/module", "ip_vs/initstate")? {
         return Ok(IpVs::Module);
     }
-    let built_in =
-        present(root, "sys/module", "ip_vs")? || present(root, "proc/thread-self/net", "ip_vs")?;
+    let built_in = present(root, "sys/module", "ip_vs")?
+        || present(root, "proc/thread-self/net", "ip_vs")?
+        // Without parameters it has no directory; in another namespace no procfs file.
+        || presence::is_built_in(root).unwrap_or(false);
     Ok(if built_in {
         IpVs::BuiltIn
     } else {
