@@ -44,6 +44,9 @@ pub const LOCATIONS: &[(&str, u8)] = &[
     ("ip_rcv_finish_core", DropCause::RpFilter as u8),
     ("tcp_v4_rcv", 0),
     ("tcp_v6_rcv", 0),
+    // Before 5.1 it frees its copy of the packet that waits for the neighbour as if it were lost
+    // (net/core/neighbour.c); the packet itself goes on waiting.
+    ("neigh_probe", 0),
 ];
 
 fn cause_of(name: &str) -> u8 {
@@ -62,6 +65,12 @@ fn cause_of(name: &str) -> u8 {
 mod tests {
     use super::*;
     use crate::kernel::sample;
+
+    #[test]
+    fn a_copy_freed_by_neighbour_discovery_is_no_loss() {
+        let cause = LOCATIONS.iter().find(|(name, _)| *name == "neigh_probe");
+        assert_eq!(cause.map(|(_, cause)| *cause), Some(0));
+    }
 
     #[test]
     fn reasons_are_found_by_name() {
