@@ -3,17 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
-use ipvs_lens::cli::{Cli, Command};
+use ipvs_lens::cli::Command;
 use ipvs_lens::error::{Exit, Failure};
-use ipvs_lens::settings::{Process, Settings, SettingsError};
+use ipvs_lens::settings::{self, SettingsError};
 use ipvs_lens::{doctor, run};
 use log::LevelFilter;
 
 fn main() -> ExitCode {
-    // Wrong usage ends inside `parse`, with status 2.
-    let cli = Cli::parse();
-    match execute(&cli.command) {
+    match execute() {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("ipvs-lens: {error}");
@@ -22,29 +19,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: &Command) -> anyhow::Result<Exit> {
-    let settings = Settings::load(&command.typed(), &Process)?;
+fn execute() -> anyhow::Result<Exit> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let command = match settings::load(&arguments, |path| std::fs::read_to_string(path)) {
+        // Prints the error and exits with status 2, or the help and exits with 0.
+        Err(SettingsError::Usage(error)) => error.exit(),
+        loaded => loaded?.command,
+    };
     // Lines of the log would be written across the screen that `top` draws.
-    let draws = matches!(command, Command::Top(args) if !args.once);
+    let draws = matches!(&command, Command::Top(args) if !args.once);
     let level = if draws {
         LevelFilter::Off
     } else {
-        settings.log_level
+        command.common().log_level
     };
     env_logger::Builder::new()
         .filter_level(level)
         .target(env_logger::Target::Stderr)
         .try_init()
         .context("cannot set up logging")?;
-    match command {
-        Command::Run(_) => run::run(&settings)?,
-        Command::Trace(_) => run::trace(&settings)?,
-        Command::CheckConfig(_) => {
-            run::check_config(&settings)?;
+    match &command {
+        Command::Run(args) => run::run(args)?,
+        Command::Trace(args) => run::trace(args)?,
+        Command::CheckConfig(args) => {
+            run::check_config(args)?;
             println!("the configuration is good");
         }
-        Command::Doctor(_) => return Ok(doctor::run(&settings, &mut std::io::stdout())?),
-        Command::Top(args) => run::top(&settings, args.once)?,
+        Command::Doctor(args) => return Ok(doctor::run(args, &mut std::io::stdout())?),
+        Command::Top(args) => run::top(args)?,
     }
     Ok(Exit::Done)
 }

@@ -24,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
+use crate::cli::{ObserveArgs, RunArgs, TopArgs, TraceArgs};
 use crate::clock::{self, MonoNs, WallAnchor};
 use crate::correlate::{ATTEMPTS_HELD_MAX, Correlator, STALE_REMEMBERED_MAX, WINDOW_EVENTS_MAX};
 use crate::doctor::facts::Facts;
@@ -40,14 +41,14 @@ use crate::outputs::log::Limiter;
 use crate::outputs::metrics::hazards::{Hazards, Node};
 use crate::outputs::metrics::sample::Part;
 use crate::outputs::metrics::system::System;
-use crate::outputs::metrics::table::{RealServers, Shown, TablePart};
+use crate::outputs::metrics::table::{Shown, TablePart};
 use crate::outputs::metrics::{BuildInfo, CountSource, Metrics, SERIES_MAX};
 use crate::outputs::trace;
 use crate::probes::attach::{Loaded, Programs, Wanted, load};
 use crate::probes::counters::{Carried, Counters};
 use crate::probes::module::{self, LastUser, Loading};
 use crate::probes::table::{IPVS_MODULE, PROBES, Way};
-use crate::settings::{Attach, Emit, Format, Settings};
+use crate::settings::{Attach, Emit, Format, RealServers};
 use crate::source::proc::Procfs;
 use crate::source::table::{Held, NETNS_MAX, TableSource};
 use crate::status::{ProbeState, ProbeStatus, SharedStatus, State, Status};
@@ -80,18 +81,18 @@ const STATUS_PERIOD: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`Failure`] with the exit status; nothing of ours is left in the kernel then.
-pub fn run(settings: &Settings) -> Result<(), Failure> {
-    let web = web(settings)?;
+pub fn run(args: &RunArgs) -> Result<(), Failure> {
+    let web = web(args)?;
     let facts = observable()?;
-    let agent = Agent::new(settings, &facts);
-    let server = Server::start(settings.listen, agent.shown(), web).map_err(Failure::failed)?;
+    let agent = Agent::new(&args.observe, &facts);
+    let server = Server::start(args.http.listen, agent.shown(), web).map_err(Failure::failed)?;
     let outcome = runtime()?.block_on(async {
         let looking = tokio::spawn(keep_looking(
             Arc::clone(&agent.hazards),
             Arc::clone(&agent.metrics),
             Arc::clone(&agent.armed),
         ));
-        let outcome = agent.observe(Log::new(&agent)).await;
+        let outcome = agent.observe(Log::new(&agent, args.real_servers)).await;
         looking.abort();
         outcome
     });
@@ -99,49 +100,49 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     outcome
 }
 
-/// `ipvs-lens check-config`: whether [`run`] would take these settings.
+/// `ipvs-lens check-config`: whether [`run`] would accept these options.
 ///
 /// # Errors
 /// [`Failure`] that names what is wrong.
-pub fn check_config(settings: &Settings) -> Result<(), Failure> {
-    web(settings).map(drop)
+pub fn check_config(args: &RunArgs) -> Result<(), Failure> {
+    web(args).map(drop)
 }
 
-fn web(settings: &Settings) -> Result<Web, Failure> {
-    Web::load(settings.web_config.as_deref()).map_err(Failure::usage)
+fn web(args: &RunArgs) -> Result<Web, Failure> {
+    Web::load(args.web_config.as_deref()).map_err(Failure::usage)
 }
 
 /// `ipvs-lens trace`: prints findings until asked to stop.
 ///
 /// # Errors
 /// As [`run`].
-pub fn trace(settings: &Settings) -> Result<(), Failure> {
+pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
     let facts = observable()?;
     let lines = Lines {
         out: io::stdout(),
-        format: settings.format,
+        format: args.output.format,
     };
-    runtime()?.block_on(Agent::new(settings, &facts).observe(lines))
+    runtime()?.block_on(Agent::new(&args.observe, &facts).observe(lines))
 }
 
-/// `ipvs-lens top`: shows the tables until told to stop, or prints them `once`.
+/// `ipvs-lens top`: shows the tables until asked to stop, or prints them once.
 ///
 /// # Errors
 /// As [`run`].
-pub fn top(settings: &Settings, once: bool) -> Result<(), Failure> {
+pub fn top(args: &TopArgs) -> Result<(), Failure> {
     let facts = observable()?;
-    let settings = Settings {
-        table_interval: settings.top_interval,
-        ..settings.clone()
+    let observe = ObserveArgs {
+        table_interval: args.interval,
+        ..args.observe.clone()
     };
     let choice = Choice {
-        sort: settings.sort,
-        filter: settings.filter.clone(),
+        sort: args.sort,
+        filter: args.filter.clone(),
         ..Choice::default()
     };
-    let agent = Agent::new(&settings, &facts);
-    if once {
-        let once = top::Once::new(choice, settings.format);
+    let agent = Agent::new(&observe, &facts);
+    if args.once {
+        let once = top::Once::new(choice, args.output.format);
         return runtime()?.block_on(agent.observe(once));
     }
     if !top::has_terminal() {
@@ -191,7 +192,7 @@ async fn keep_looking(hazards: Arc<Hazards>, metrics: Arc<Metrics>, armed: Arc<N
 
 /// What both verbs share.
 struct Agent<'a> {
-    settings: &'a Settings,
+    settings: &'a ObserveArgs,
     release: String,
     metrics: Arc<Metrics>,
     status: SharedStatus,
@@ -201,7 +202,7 @@ struct Agent<'a> {
 }
 
 impl<'a> Agent<'a> {
-    fn new(settings: &'a Settings, facts: &Facts) -> Self {
+    fn new(settings: &'a ObserveArgs, facts: &Facts) -> Self {
         let release = facts.kernel.release.known().cloned().unwrap_or_default();
         let metrics = Arc::new(Metrics::new(BuildInfo::THIS));
         metrics.add(Arc::new(System::new(Path::new(PROCFS))));
@@ -405,8 +406,8 @@ impl<'a> Agent<'a> {
 
     fn not_observing(&self, state: State, reason: String) {
         let way = match self.settings.attach {
-            Attach::Only(way) => way,
-            Attach::Auto => Way::Fexit,
+            Attach::Kprobe => Way::Kprobe,
+            Attach::Fexit | Attach::Auto => Way::Fexit,
         };
         let probes = probe_statuses(way, ProbeState::Disabled, Some(&reason));
         self.metrics.set_probes(probes.clone());
@@ -631,13 +632,13 @@ struct Log {
 }
 
 impl Log {
-    fn new(agent: &Agent<'_>) -> Self {
+    fn new(agent: &Agent<'_>, which: RealServers) -> Self {
         let tables = Arc::new(TablePart::default());
         agent.metrics.add(Arc::clone(&tables) as _);
         Self {
             limiter: Limiter::default(),
             tables,
-            which: agent.settings.real_servers,
+            which,
         }
     }
 }

@@ -6,9 +6,14 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 fn ipvs_lens(arguments: &[&str]) -> Output {
+    with_environment(arguments, &[])
+}
+
+fn with_environment(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ipvs-lens"))
         .args(arguments)
         .env_clear()
+        .envs(variables.iter().copied())
         .output()
         .unwrap()
 }
@@ -89,6 +94,38 @@ fn a_bad_value_names_its_flag() {
             "ipvs-lens: --listen is \"nowhere\", wanted ADDR:PORT\n".to_owned()
         )
     );
+}
+
+#[test]
+fn a_bad_value_names_its_variable() {
+    let variables = [("IPVS_LENS_OUTCOME_TIMEOUT_MS", "999")];
+    let refused = with_environment(&["run"], &variables);
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8(refused.stderr).unwrap(),
+        "ipvs-lens: environment variable IPVS_LENS_OUTCOME_TIMEOUT_MS is \"999\", wanted 1000 to \
+         120000\n"
+    );
+}
+
+/// Each step adds a stronger origin to the ones before.
+#[test]
+fn flag_beats_variable_beats_file_beats_default() {
+    let facts = Config::new("precedence-facts.json", "");
+    ipvs_lens(&["doctor", "--save-facts", facts.path()]);
+    let config = Config::new("precedence", "format = \"json\"\n");
+    let doctor = ["doctor", "--facts", facts.path()];
+    let file = ["--config", config.path()];
+    let with_file = [&doctor[..], &file[..]].concat();
+    let with_flag = [&doctor[..], &file[..], &["--format", "json"]].concat();
+    let variable = [("IPVS_LENS_FORMAT", "text")];
+    let is_json = |output: &Output| output.stdout.starts_with(b"{");
+    assert!(!is_json(&ipvs_lens(&doctor)));
+    assert!(is_json(&ipvs_lens(&with_file)));
+    assert!(!is_json(&with_environment(&with_file, &variable)));
+    assert!(is_json(&with_environment(&with_flag, &variable)));
+    let named = [("IPVS_LENS_CONFIG", config.path())];
+    assert!(is_json(&with_environment(&doctor, &named)));
 }
 
 #[test]

@@ -11,8 +11,9 @@ pub use agent_core::doctor::{facts, report, rules};
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::cli::DoctorArgs;
 use crate::error::{Exit, Failure};
-use crate::settings::{Format, Settings};
+use crate::settings::Format;
 use facts::Facts;
 use gather::Look;
 use report::{Conclusion, Report};
@@ -21,20 +22,20 @@ use report::{Conclusion, Report};
 ///
 /// # Errors
 /// When a bundle cannot be read, which is wrong usage, or a file or `out` cannot be written.
-pub fn run(settings: &Settings, out: &mut impl Write) -> Result<Exit, Failure> {
-    let facts = match &settings.facts {
+pub fn run(args: &DoctorArgs, out: &mut impl Write) -> Result<Exit, Failure> {
+    let facts = match &args.facts {
         Some(path) => saved(path)?,
         None => gather::gather(&Look {
             programs: true,
-            agent: Some(settings.listen),
+            agent: Some(args.http.listen),
             ..Look::at_files()
         }),
     };
-    if let Some(path) = &settings.save_facts {
+    if let Some(path) = &args.save_facts {
         save(&facts, path)?;
     }
     let report = Report::of(&facts);
-    print(&report, settings.format, out)
+    print(&report, args.output.format, out)
         .map_err(|error| Failure::failed(format_args!("cannot write the report: {error}")))?;
     Ok(match report.conclusion() {
         Conclusion::NothingToDo => Exit::Done,

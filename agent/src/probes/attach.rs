@@ -255,7 +255,8 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let counters = Counters::new(carried, counts, node_counts, node_latest, stats, attempts);
     let counters = Arc::new(counters);
     let (way, way_reason) = match wanted.attach {
-        Attach::Only(way) => (way, "as asked".to_owned()),
+        Attach::Fexit => (Way::Fexit, "as asked".to_owned()),
+        Attach::Kprobe => (Way::Kprobe, "as asked".to_owned()),
         Attach::Auto => best_way(&types, &symbols, &wanted.preemption),
     };
     let has_drop_reasons = causes.is_some();

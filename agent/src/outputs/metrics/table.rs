@@ -11,21 +11,10 @@ use super::names::{self, Metric};
 use super::sample::{Page, Part, Sample, Samples};
 use crate::clock::{MonoNs, WallAnchor};
 use crate::event::{NetnsId, RealServer, Service};
+use crate::settings::RealServers;
 use crate::table::changes::Change;
 use crate::table::draining::Holder;
 use crate::table::tables::{Member, Tables, Totals};
-
-/// Which real servers have series of their own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RealServers {
-    /// Every one, up to the cap.
-    All,
-    /// Those that drain, starve or are full.
-    #[default]
-    Abnormal,
-    /// None.
-    None,
-}
 
 /// One real server's series.
 #[derive(Clone, Copy, Debug, PartialEq)]
