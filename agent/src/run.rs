@@ -377,8 +377,12 @@ impl<'a> Agent<'a> {
             status.attachment = programs.attachment();
             status.layout = layout_by_name(programs.layout()).collect();
             status.absent = absent_fields(programs.layout()).collect();
+            status.limitations = programs.limitation().cloned().into_iter().collect();
         });
         self.armed.notify_one();
+        if let Some(limitation) = programs.limitation() {
+            log::warn!("{limitation}");
+        }
         let (attachment, origin) = (programs.attachment(), programs.types_origin());
         log::info!(
             "{} probes attached, those of {IPVS_MODULE} by {attachment}; offsets from {origin}",

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::Serialize;
 
 use crate::doctor::facts::Seen;
+use crate::kernel::limitation::Limitation;
 
 /// What the agent as a whole is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -123,6 +124,8 @@ pub struct Status {
     pub layout: BTreeMap<String, u16>,
     /// Fields this kernel does not have, and what is not told for it.
     pub absent: BTreeMap<String, String>,
+    /// What is not reported on this node, and why.
+    pub limitations: Vec<Limitation>,
     /// Every probe.
     pub probes: Vec<ProbeStatus>,
     /// Events so far.
@@ -195,6 +198,7 @@ mod tests {
               "gaps": 0,
               "layout": {},
               "absent": {},
+              "limitations": [],
               "probes": [
                 {
                   "name": "lookup",

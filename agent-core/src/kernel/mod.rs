@@ -5,6 +5,7 @@
 pub mod built_in;
 pub mod builtin;
 pub mod layout;
+pub mod limitation;
 pub mod netfilter;
 pub mod preemption;
 pub mod reasons;

@@ -1,48 +1,54 @@
-//! The kernel's symbol table: which functions there are, and where each begins and ends. Pure.
+//! Functions of the running kernel by name, and where their code is if the kernel shows that. Pure.
 //!
-//! Source: `/proc/kallsyms`, one `address type name [module]` per line (kernel/kallsyms.c).
+//! That a function exists never depends on an address: the kernel prints every address as 0 to a
+//! process without CAP_SYSLOG and, with `kernel.kptr_restrict=2`, to all (kernel/ksyms_common.c).
+//!
+//! Sources: `/proc/kallsyms`, one `address type name [module]` per line (kernel/kallsyms.c);
+//! `available_filter_functions` of tracefs, one `name [module]` per line (kernel/trace/ftrace.c).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
+/// Whether this kernel has a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existence {
+    /// A witness lists it.
+    Present,
+    /// The whole symbol table was read and does not list it.
+    Absent,
+    /// Nothing that lists every function could be read; only an attempt to attach shows it.
+    Unknown,
+}
+
 /// Functions asked for, as far as this kernel has them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Symbols {
-    functions: HashMap<String, Range<u64>>,
+    /// Code of each function by its name; empty when the kernel hides addresses. One name may
+    /// stand for several functions (`static` ones), each with its own code.
+    functions: BTreeMap<String, Vec<Range<u64>>>,
+    /// Whether a function that is not among them does not exist.
+    are_all: bool,
 }
 
 impl Symbols {
-    /// Finds `wanted` functions in the text of `/proc/kallsyms`.
-    ///
-    /// A function ends where the next symbol of a higher address begins. Lines that do not parse
-    /// are passed over: the table is the kernel's own.
-    pub fn parse(text: &str, wanted: &[&str]) -> Self {
-        let wanted: HashSet<&str> = wanted.iter().copied().collect();
-        // By where they begin: the name, and the next address if there is one.
-        let mut found: BTreeMap<u64, (&str, Option<u64>)> = BTreeMap::new();
-        // A kernel has some 200,000 symbols: they are kept, but neither sorted nor named.
-        let mut addresses = Vec::new();
-        for (address, kind, name) in text.lines().filter_map(symbol) {
-            addresses.push(address);
-            if matches!(kind, "t" | "T") && wanted.contains(function_of(name)) {
-                found.insert(address, (name, None));
-            }
+    /// Functions known by name alone, none of them by its absence.
+    pub fn named(functions: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            functions: functions
+                .into_iter()
+                .map(|name| (name, Vec::new()))
+                .collect(),
+            are_all: false,
         }
-        for address in addresses {
-            if let Some((_, (_, next))) = found.range_mut(..address).next_back() {
-                *next = Some(next.map_or(address, |next| next.min(address)));
-            }
-        }
-        let functions = found
-            .into_iter()
-            .map(|(start, (name, next))| (name.to_owned(), start..next.unwrap_or(start)))
-            .collect();
-        Self { functions }
     }
 
-    /// Whether this kernel has the function under exactly this name.
-    pub fn has(&self, function: &str) -> bool {
-        self.functions.contains_key(function)
+    /// Whether this kernel has a function under exactly this name.
+    pub fn existence(&self, function: &str) -> Existence {
+        match (self.functions.contains_key(function), self.are_all) {
+            (true, _) => Existence::Present,
+            (false, true) => Existence::Absent,
+            (false, false) => Existence::Unknown,
+        }
     }
 
     /// Addresses of the function's code, also of pieces the compiler made of it
@@ -51,8 +57,95 @@ impl Symbols {
         let pieces = self.functions.iter();
         pieces
             .filter(move |(name, _)| function_of(name) == function)
-            .map(|(_, code)| code.clone())
+            .flat_map(|(_, code)| code.iter().cloned())
     }
+
+    /// Whether the kernel shows this process addresses.
+    pub fn have_addresses(&self) -> bool {
+        self.functions.values().any(|code| !code.is_empty())
+    }
+}
+
+/// Reads `/proc/kallsyms` line by line: of some 200,000 symbols only those asked for are named.
+#[derive(Debug)]
+pub struct SymbolScan<'a> {
+    asked: HashSet<&'a str>,
+    found: HashMap<String, Vec<u64>>,
+    /// Of every symbol: the next one ends a function.
+    addresses: Vec<u64>,
+    lines: u64,
+}
+
+impl<'a> SymbolScan<'a> {
+    /// Looks for these functions and the pieces the compiler made of them.
+    pub fn of(functions: impl IntoIterator<Item = &'a str>) -> Self {
+        Self {
+            asked: functions.into_iter().collect(),
+            found: HashMap::new(),
+            addresses: Vec::new(),
+            lines: 0,
+        }
+    }
+
+    /// Takes one line; one that does not parse is passed over: the table is the kernel's own.
+    pub fn line(&mut self, line: &[u8]) {
+        let Some((address, kind, name)) = symbol(line) else {
+            return;
+        };
+        self.lines += 1;
+        if address != 0 {
+            self.addresses.push(address);
+        }
+        if !matches!(kind, b"t" | b"T") {
+            return;
+        }
+        let Ok(name) = std::str::from_utf8(name) else {
+            return;
+        };
+        if self.asked.contains(function_of(name)) {
+            let starts = self.found.entry(name.to_owned()).or_default();
+            starts.extend((address != 0).then_some(address));
+        }
+    }
+
+    /// What was found; `None` when there was no symbol at all, as in a masked file.
+    ///
+    /// A function ends where the next symbol of a higher address begins.
+    pub fn finish(self) -> Option<Symbols> {
+        if self.lines == 0 {
+            return None;
+        }
+        let starts = self.found.values().flatten().copied();
+        let ends = ends(starts, &self.addresses);
+        let end = |start: u64| ends.get(&start).copied().flatten().unwrap_or(start);
+        let functions = self.found.into_iter().map(|(name, starts)| {
+            let code = starts.into_iter().map(|start| start..end(start));
+            (name, code.collect())
+        });
+        Some(Symbols {
+            functions: functions.collect(),
+            are_all: true,
+        })
+    }
+}
+
+/// The next higher address of each start, found in one pass over addresses in any order.
+fn ends(starts: impl Iterator<Item = u64>, addresses: &[u64]) -> BTreeMap<u64, Option<u64>> {
+    let mut ends: BTreeMap<u64, Option<u64>> = starts.map(|start| (start, None)).collect();
+    for address in addresses {
+        if let Some((_, next)) = ends.range_mut(..address).next_back() {
+            *next = Some(next.map_or(*address, |next| next.min(*address)));
+        }
+    }
+    ends
+}
+
+/// The function named in one line of `available_filter_functions`.
+pub fn traceable_function(line: &[u8]) -> Option<&str> {
+    let name = line.split(u8::is_ascii_whitespace).next()?;
+    std::str::from_utf8(name)
+        .ok()
+        .filter(|name| !name.is_empty())
 }
 
 /// The function a symbol is a piece of.
@@ -62,10 +155,13 @@ fn function_of(symbol: &str) -> &str {
         .map_or(symbol, |(function, _)| function)
 }
 
-fn symbol(line: &str) -> Option<(u64, &str, &str)> {
-    let mut words = line.split_ascii_whitespace();
-    let address = u64::from_str_radix(words.next()?, 16).ok()?;
-    Some((address, words.next()?, words.next()?))
+fn symbol(line: &[u8]) -> Option<(u64, &[u8], &[u8])> {
+    let mut fields = line
+        .split(u8::is_ascii_whitespace)
+        .filter(|field| !field.is_empty());
+    let address = std::str::from_utf8(fields.next()?).ok()?;
+    let address = u64::from_str_radix(address, 16).ok()?;
+    Some((address, fields.next()?, fields.next()?))
 }
 
 #[cfg(test)]
@@ -81,11 +177,18 @@ ffffffffc0000000 t ip_vs_in_hook\t[ip_vs]
 not a line
 ";
 
+    fn scan(text: &str, functions: &[&str]) -> Option<Symbols> {
+        let mut scan = SymbolScan::of(functions.iter().copied());
+        for line in text.lines() {
+            scan.line(line.as_bytes());
+        }
+        scan.finish()
+    }
+
     #[test]
     fn a_function_ends_where_the_next_symbol_begins() {
-        let symbols = Symbols::parse(TEXT, &["nf_hook_slow", "ip_vs_in_hook"]);
-        let mut code: Vec<_> = symbols.code("nf_hook_slow").collect();
-        code.sort_by_key(|piece| piece.start);
+        let symbols = scan(TEXT, &["nf_hook_slow", "ip_vs_in_hook"]).unwrap();
+        let code: Vec<_> = symbols.code("nf_hook_slow").collect();
         assert_eq!(
             code,
             [
@@ -94,16 +197,62 @@ not a line
             ],
             "both pieces"
         );
-        assert!(
-            symbols.has("ip_vs_in_hook"),
+        assert_eq!(
+            symbols.existence("ip_vs_in_hook"),
+            Existence::Present,
             "of a module, and the last of all"
         );
+        assert!(symbols.have_addresses());
     }
 
     #[test]
     fn names_match_whole_and_only_code_counts() {
-        let symbols = Symbols::parse(TEXT, &["nf_hook", "nf_data"]);
-        assert!(!symbols.has("nf_hook") && !symbols.has("nf_data"));
+        let symbols = scan(TEXT, &["nf_hook", "nf_data"]).unwrap();
+        for function in ["nf_hook", "nf_data"] {
+            assert_eq!(symbols.existence(function), Existence::Absent);
+        }
         assert_eq!(symbols.code("nf_hook").count(), 0);
+    }
+
+    #[test]
+    fn hidden_addresses_hide_no_function() {
+        let hidden = "\
+0000000000000000 T nf_hook_slow
+0000000000000000 t ip_vs_in_hook\t[ip_vs]
+0000000000000000 t ip_vs_leave\t[ip_vs]
+";
+        let functions = ["nf_hook_slow", "ip_vs_in_hook", "ip_vs_leave", "missing"];
+        let symbols = scan(hidden, &functions).unwrap();
+        let existence = functions.map(|function| symbols.existence(function));
+        assert_eq!(existence[..3], [Existence::Present; 3]);
+        assert_eq!(existence[3], Existence::Absent);
+        assert_eq!(symbols.code("nf_hook_slow").count(), 0);
+        assert!(!symbols.have_addresses());
+    }
+
+    #[test]
+    fn a_name_may_stand_for_two_functions() {
+        let twice = "1000 t early_drop\n2000 t early_drop [nf_conntrack]\n3000 t next\n";
+        let symbols = scan(twice, &["early_drop"]).unwrap();
+        let code: Vec<_> = symbols.code("early_drop").collect();
+        assert_eq!(code, [0x1000..0x2000, 0x2000..0x3000]);
+    }
+
+    #[test]
+    fn a_masked_table_proves_nothing() {
+        assert_eq!(scan("", &["nf_hook_slow"]), None);
+        let named = Symbols::named(["ip_vs_leave".to_owned()]);
+        assert_eq!(named.existence("ip_vs_leave"), Existence::Present);
+        assert_eq!(named.existence("ip_vs_in_hook"), Existence::Unknown);
+    }
+
+    #[test]
+    fn traceable_functions_are_named_first() {
+        assert_eq!(
+            traceable_function(b"ip_vs_leave [ip_vs]"),
+            Some("ip_vs_leave")
+        );
+        assert_eq!(traceable_function(b"ip_rcv"), Some("ip_rcv"));
+        assert_eq!(traceable_function(b""), None);
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! What is decided from it is pure and lives in `agent_core::kernel`; `btf` reads type information,
 //! `model` what says how the kernel preempts, `presence` whether ip_vs is part of its image,
-//! `supplied` types that the user has.
+//! `supplied` types that the user has, `symbols` which functions there are.
 
 pub mod btf;
 pub mod model;
 pub mod presence;
 pub mod supplied;
+pub mod symbols;
 
-pub use agent_core::kernel::{builtin, layout, netfilter, preemption, reasons, symbols};
+pub use agent_core::kernel::{builtin, layout, limitation, netfilter, preemption, reasons};

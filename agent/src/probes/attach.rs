@@ -5,12 +5,10 @@
 //! for the next one, which may be another build; the counts go with [`Carried`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_common::config::{
-    Config, DROP_LOCATIONS_MAX, DropLocation, HOOK_CALLERS_MAX, HOOK_LOOPS, HookCaller,
-};
+use agent_common::config::Config;
 use agent_common::layout::{ABSENT, FIELDS, KernelLayout};
 use agent_common::stat::Stat;
 use aya::maps::{Array, Map, MapData, MapError, MapType};
@@ -21,14 +19,16 @@ use aya_log::EbpfLogger;
 
 use super::counters::{Carried, Counters};
 use super::fexit::{self, FexitError, ModuleTypes, TracingObject};
+use super::locations;
 use super::outcomes::Outcomes;
 use super::table::{Hook, IPVS_MODULE, Moment, PROBES, Probe, WITHOUT_REASON, Way, all_functions};
 use crate::kernel::btf::{BtfError, Types};
 use crate::kernel::layout::{self, Unresolved};
+use crate::kernel::limitation::Limitation;
 use crate::kernel::netfilter;
 use crate::kernel::preemption::Preemption;
 use crate::kernel::reasons;
-use crate::kernel::symbols::Symbols;
+use crate::kernel::symbols::{self, KernelSymbols, Symbols};
 use crate::settings::{Attach, Events};
 use crate::source::Source;
 use crate::source::perf::{PerfError, PerfSource};
@@ -42,9 +42,6 @@ static RING_OBJECT: &[u8] =
 static PERF_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs-lens-perf"));
 
-/// The kernel's symbol table.
-const SYMBOL_TABLE: &str = "/proc/kallsyms";
-
 /// The function whose number of arguments a program has to know.
 const CONNECT_FUNCTION: &str = "__inet_hash_connect";
 
@@ -57,9 +54,6 @@ pub enum AttachError {
     /// A field is missing or different.
     #[error("the layout of this kernel is not proven: {0}")]
     Layout(#[from] Unresolved),
-    /// The symbol table cannot be read.
-    #[error("{SYMBOL_TABLE} cannot be read: {0}")]
-    Symbols(std::io::Error),
     /// Maps or programs could not be created.
     #[error("kernel programs cannot be loaded: {}", chain(.0))]
     Load(#[from] EbpfError),
@@ -172,6 +166,7 @@ pub struct Programs {
     symbols: Symbols,
     /// Whether the tracepoint of dropped packets passes a reason.
     has_drop_reasons: bool,
+    limitation: Option<Limitation>,
     way: Way,
     way_reason: String,
     counters: Arc<Counters>,
@@ -225,7 +220,7 @@ impl Stream {
 pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let types = Types::read(IPVS_MODULE, wanted.btf_file.as_deref(), &wanted.release)?;
     let layout = layout::resolve(types.kernel(), types.module())?;
-    let symbols = read_symbols()?;
+    let KernelSymbols { symbols, hidden_by } = read_symbols(&types);
     let causes = reasons::causes(types.kernel());
     let config = Config {
         connect_args: types.kernel_function_args(CONNECT_FUNCTION).unwrap_or(0),
@@ -237,8 +232,10 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     // Before any map is taken out, or it would be missing here.
     let object = TracingObject::link(stream.object(), &ebpf).map_err(linking)?;
     fill_causes(&mut ebpf, causes.as_ref().map_or(&[], |causes| &causes[..]))?;
-    fill_locations(&mut ebpf, &symbols)?;
-    fill_hook_callers(&mut ebpf, &symbols)?;
+    let map = borrow(&mut ebpf, "DROP_LOCATIONS")?;
+    locations::fill_drop_locations(typed(map, "DROP_LOCATIONS")?, &symbols)?;
+    let map = borrow(&mut ebpf, "HOOK_CALLERS")?;
+    locations::fill_hook_callers(typed(map, "HOOK_CALLERS")?, &symbols)?;
     let counts = typed(take(&mut ebpf, "COUNTS")?, "COUNTS")?;
     let node_counts = typed(take(&mut ebpf, "NODE_COUNTS")?, "NODE_COUNTS")?;
     let node_latest = typed(take(&mut ebpf, "NODE_LATEST")?, "NODE_LATEST")?;
@@ -268,6 +265,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
         layout,
         symbols,
         has_drop_reasons,
+        limitation: hidden_by.map(|hidden| hidden.limitation(causes.is_some())),
         way,
         way_reason,
         counters: Arc::clone(&counters),
@@ -302,6 +300,11 @@ impl Programs {
     /// Where the types of the module came from, for people.
     pub fn types_origin(&self) -> &str {
         &self.types_origin
+    }
+
+    /// What is not reported because the kernel hides addresses; `None` when it shows them.
+    pub const fn limitation(&self) -> Option<&Limitation> {
+        self.limitation.as_ref()
     }
 
     /// Probes that could not be attached and are not needed to observe IPVS, with the reason.
@@ -396,7 +399,23 @@ impl Programs {
 
     fn attach_probe(&mut self, probe: &Probe) -> Result<(), AttachError> {
         self.has_fields(probe)?;
-        let functions = self.functions(probe)?;
+        let mut attached = Err(AttachError::NoHook {
+            probe: probe.name,
+            finds: probe.finds,
+            wanted: probe.wanted(),
+        });
+        let candidates = probe.candidates(|function| self.symbols.existence(function));
+        for functions in candidates {
+            attached = self.attach_to(probe, functions);
+            if attached.is_ok() {
+                break;
+            }
+        }
+        attached
+    }
+
+    /// Attaches a probe to all of these functions, one of its alternatives.
+    fn attach_to(&mut self, probe: &Probe, functions: &[&str]) -> Result<(), AttachError> {
         match (probe.hook, self.way) {
             (Hook::DropTracepoint(tracepoint), _) if !self.has_drop_reasons => {
                 let program = format!("{}{WITHOUT_REASON}", probe.program);
@@ -435,16 +454,6 @@ impl Programs {
     fn types(&self) -> Result<&Types, AttachError> {
         let attached_before = AttachError::Missing("types for a second attachment");
         self.types.as_ref().ok_or(attached_before)
-    }
-
-    fn functions(&self, probe: &Probe) -> Result<&'static [&'static str], AttachError> {
-        probe
-            .functions(|function| self.symbols.has(function))
-            .ok_or_else(|| AttachError::NoHook {
-                probe: probe.name,
-                finds: probe.finds,
-                wanted: probe.wanted(),
-            })
     }
 
     fn attach_fexit(&mut self, probe: &Probe, functions: &[&str]) -> Result<(), AttachError> {
@@ -507,7 +516,10 @@ impl Programs {
         let name = format!("{}{suffix}", probe.program);
         let program = self.program(&name)?;
         let program: &mut KProbe = program.try_into().map_err(failed)?;
-        program.load().map_err(failed)?;
+        // Loaded already where another alternative was tried first.
+        if program.fd().is_err() {
+            program.load().map_err(failed)?;
+        }
         for function in functions {
             program.attach(*function, 0).map_err(failed)?;
         }
@@ -548,9 +560,8 @@ impl Programs {
 fn best_way(types: &Types, symbols: &Symbols, preemption: &Preemption) -> (Way, String) {
     let mut of_ipvs = PROBES.iter().filter(|probe| probe.is_required());
     let traceable = of_ipvs.all(|probe| {
-        let functions = probe
-            .functions(|function| symbols.has(function))
-            .unwrap_or_default();
+        let candidates = probe.candidates(|function| symbols.existence(function));
+        let functions = candidates.first().copied().unwrap_or_default();
         functions
             .iter()
             .all(|function| types.function_id(function).is_ok())
@@ -592,12 +603,14 @@ fn try_fexit(types: &Types) -> Result<(), AttachError> {
     fexit::try_attach(module.as_ref(), id).map_err(failed)
 }
 
-fn read_symbols() -> Result<Symbols, AttachError> {
-    let text = std::fs::read_to_string(SYMBOL_TABLE).map_err(AttachError::Symbols)?;
+fn read_symbols(types: &Types) -> KernelSymbols {
     let locations = reasons::LOCATIONS.iter().map(|(function, _)| *function);
     let callers = netfilter::CALLERS.iter().map(|(function, _)| *function);
-    let wanted: Vec<&str> = all_functions().chain(locations).chain(callers).collect();
-    Ok(Symbols::parse(&text, &wanted))
+    let asked = all_functions().chain(locations).chain(callers);
+    let asked: Vec<&str> = asked.chain([netfilter::LOOP]).collect();
+    symbols::read(Path::new("/"), asked.iter().copied(), |function| {
+        types.function_id(function).is_ok() || types.kernel_function_id(function).is_ok()
+    })
 }
 
 fn create(
@@ -621,52 +634,6 @@ fn fill_causes(ebpf: &mut Ebpf, causes: &[u8]) -> Result<(), AttachError> {
         map.set(number, cause, 0)
             .map_err(|source| AttachError::Map {
                 name: "DROP_CAUSES",
-                source,
-            })?;
-    }
-    Ok(())
-}
-
-fn fill_locations(ebpf: &mut Ebpf, symbols: &Symbols) -> Result<(), AttachError> {
-    let mut map: Array<_, DropLocation> = typed(borrow(ebpf, "DROP_LOCATIONS")?, "DROP_LOCATIONS")?;
-    let pieces = reasons::LOCATIONS
-        .iter()
-        .flat_map(|(function, cause)| symbols.code(function).map(move |code| (code, *cause)));
-    for (number, (code, cause)) in (0..DROP_LOCATIONS_MAX).zip(pieces) {
-        let location = DropLocation {
-            start: code.start,
-            end: code.end,
-            cause: u32::from(cause),
-            pad: 0,
-        };
-        map.set(number, &location, 0)
-            .map_err(|source| AttachError::Map {
-                name: "DROP_LOCATIONS",
-                source,
-            })?;
-    }
-    Ok(())
-}
-
-fn fill_hook_callers(ebpf: &mut Ebpf, symbols: &Symbols) -> Result<(), AttachError> {
-    let mut map: Array<_, HookCaller> = typed(borrow(ebpf, "HOOK_CALLERS")?, "HOOK_CALLERS")?;
-    // What runs the rules comes first, then who calls it.
-    let loops = symbols.code(netfilter::LOOP).map(|code| (code, 0));
-    let callers = netfilter::CALLERS.iter().flat_map(|(function, hook)| {
-        let pieces = symbols.code(function);
-        pieces.map(move |code| (code, *hook as u32))
-    });
-    let numbered = (0..HOOK_LOOPS).zip(loops);
-    for (number, (code, hook)) in numbered.chain((HOOK_LOOPS..HOOK_CALLERS_MAX).zip(callers)) {
-        let caller = HookCaller {
-            start: code.start,
-            end: code.end,
-            hook,
-            pad: 0,
-        };
-        map.set(number, &caller, 0)
-            .map_err(|source| AttachError::Map {
-                name: "HOOK_CALLERS",
                 source,
             })?;
     }

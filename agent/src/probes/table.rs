@@ -1,5 +1,7 @@
 //! Every hook, one row each. Adding a probe: its file in `agent-ebpf/src/probes`, a row here.
 
+use crate::kernel::symbols::Existence;
+
 /// Where a program hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -111,18 +113,45 @@ impl Probe {
         }
     }
 
-    /// The functions this kernel has for it; empty for a tracepoint, `None` when it has none.
-    pub fn functions(&self, has: impl Fn(&str) -> bool) -> Option<&'static [&'static str]> {
+    /// The functions to attach to, best first: every alternative this kernel may have, up to the
+    /// first it is known to have. An alternative without functions is a tracepoint or has its
+    /// function in its hook.
+    pub fn candidates(
+        &self,
+        existence: impl Fn(&str) -> Existence,
+    ) -> Vec<&'static [&'static str]> {
+        let whole = |functions: &[&str]| {
+            let each = || functions.iter().map(|function| existence(function));
+            if each().any(|found| found == Existence::Absent) {
+                Existence::Absent
+            } else if each().all(|found| found == Existence::Present) {
+                Existence::Present
+            } else {
+                Existence::Unknown
+            }
+        };
+        let mut candidates: Vec<&'static [&'static str]> = Vec::new();
         match self.hook {
-            Hook::IpvsReturn(alternatives) | Hook::TableReturn(alternatives) => alternatives
-                .iter()
-                .find(|functions| functions.iter().all(|function| has(function)))
-                .copied(),
-            Hook::DropTracepoint(_) | Hook::OptionalTracepoint(_) => Some(&[]),
+            Hook::IpvsReturn(alternatives) | Hook::TableReturn(alternatives) => {
+                for functions in alternatives {
+                    match whole(functions) {
+                        Existence::Absent => {}
+                        Existence::Unknown => candidates.push(functions),
+                        Existence::Present => {
+                            candidates.push(functions);
+                            break;
+                        }
+                    }
+                }
+            }
+            Hook::DropTracepoint(_) | Hook::OptionalTracepoint(_) => candidates.push(&[]),
             Hook::Function(_, function) | Hook::KernelReturn(function) => {
-                has(function).then_some(&[])
+                if existence(function) != Existence::Absent {
+                    candidates.push(&[]);
+                }
             }
         }
+        candidates
     }
 
     /// The word for how it hangs, as `via` labels it.
@@ -351,15 +380,27 @@ mod tests {
 
     use agent_common::layout::FIELDS;
 
-    use super::{Hook, PROBES, Probe, WITHOUT_REASON};
+    use super::{Existence, PROBES, Probe, WITHOUT_REASON};
 
     #[test]
     fn the_first_alternative_a_kernel_has_is_hooked() {
         let verdict: &Probe = &PROBES[0];
-        assert_eq!(verdict.functions(|_| true), Some(&["ip_vs_in_hook"][..]));
-        let old = verdict.functions(|function| function != "ip_vs_in_hook");
-        assert_eq!(old.map(<[_]>::len), Some(4));
-        assert_eq!(verdict.functions(|function| function.ends_with('4')), None);
+        let candidates = |has: fn(&str) -> Existence| {
+            let candidates = verdict.candidates(has);
+            candidates.into_iter().map(<[_]>::len).collect::<Vec<_>>()
+        };
+        assert_eq!(candidates(|_| Existence::Present), [1], "the first will do");
+        let old = |function: &str| match function {
+            "ip_vs_in_hook" => Existence::Absent,
+            _ => Existence::Present,
+        };
+        assert_eq!(candidates(old), [4]);
+        let half = |function: &str| match function.ends_with('4') {
+            true => Existence::Present,
+            false => Existence::Absent,
+        };
+        assert_eq!(candidates(half), [0; 0]);
+        assert_eq!(candidates(|_| Existence::Unknown), [1, 4], "both are tried");
     }
 
     #[test]

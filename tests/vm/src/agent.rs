@@ -64,7 +64,15 @@ impl Agent {
     /// # Errors
     /// The binary cannot be started.
     pub fn spawn_with(options: &[&str]) -> Result<Self> {
-        let process = start_command(Command::new(BINARY).arg("run").args(options))?;
+        Self::spawn_command(Command::new(BINARY).arg("run").args(options))
+    }
+
+    /// Starts `run` by a command prepared by the caller and returns at once.
+    ///
+    /// # Errors
+    /// The command cannot be started.
+    pub fn spawn_command(command: &mut Command) -> Result<Self> {
+        let process = start_command(command)?;
         Ok(Self {
             process,
             address: LISTEN.into(),

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::bench;
 use crate::demo;
 use crate::director::{self, Transport};
 use crate::lab::Lab;
+use crate::rights::Rights;
 use crate::scenarios::{self, SCENARIOS};
 use crate::socket::Close;
 use crate::stack;
@@ -37,6 +38,14 @@ enum Cli {
     /// Builds the lab's network and serves until Enter is pressed, or removes it.
     #[command(subcommand)]
     Topology(TopologyCommand),
+    /// Becomes a program that may do less.
+    As {
+        #[command(flatten)]
+        rights: Rights,
+        /// The program and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
     /// Makes connections from chosen source ports and prints the report as JSON.
     Traffic(Traffic),
 }
@@ -105,6 +114,10 @@ pub fn run() -> Result<()> {
             director::reset();
             topology::remove();
             director::reset_for_good()
+        }
+        Cli::As { rights, command } => {
+            let (program, args) = command.split_first().context("no program")?;
+            rights.exec(program, args).map(|never| match never {})
         }
         Cli::Traffic(arguments) => print_report(&arguments),
     }

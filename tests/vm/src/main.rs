@@ -20,6 +20,7 @@ mod paths;
 mod process;
 mod report;
 mod results;
+mod rights;
 mod scenarios;
 mod scrape;
 mod server;

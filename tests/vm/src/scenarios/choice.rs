@@ -6,6 +6,8 @@ use super::{SCENARIOS, Scenario};
 /// reasons, or decides; every kernel runs at least these. What the rest shows is the agent's own
 /// doing and the same everywhere.
 pub const CORE: &[&str] = &[
+    // Ways to find a function, and what capabilities the kernel asks for.
+    "rights",
     // Entry, real server and service: every address, port and weight the programs read.
     "stale-reuse",
     // What the kernel does to a reused port in mode 1.

@@ -23,6 +23,7 @@ mod refusals;
 mod removed;
 mod reschedule;
 mod reuse_drop;
+mod rights;
 mod rolling_update;
 mod skew;
 mod stale_reuse;
@@ -109,6 +110,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "refusals",
         "what cannot work says so in one line, with the promised exit status",
         refusals::run,
+    ),
+    row(
+        "rights",
+        "the shipped rights, with kernel addresses and without: exact, and what is missing is named",
+        rights::run,
     ),
     row(
         "doctor",

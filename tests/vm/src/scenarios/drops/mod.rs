@@ -24,7 +24,7 @@ pub(super) const LISTENER: SocketAddrV4 = SocketAddrV4::new(CLIENT_GATEWAY, 9_00
 
 /// IPVS has the ordinary service, asked for or not: of a module nobody else uses the agent lets go
 /// for a while, and sees nothing meanwhile.
-fn director_up() -> Result<()> {
+pub(super) fn director_up() -> Result<()> {
     director::load(&[])?;
     director::add_service(Transport::Tcp, &REAL_SERVERS)
 }
