@@ -60,6 +60,12 @@ impl Failure {
         }
     }
 
+    /// The same with another status.
+    #[must_use]
+    pub fn with_exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
     /// This node cannot be observed.
     pub fn cannot_observe(message: impl fmt::Display) -> Self {
         Self {

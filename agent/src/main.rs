@@ -1,5 +1,7 @@
 //! `ipvs-lens`: command line, settings, verb, exit status. Everything else is in the library.
 
+use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -13,7 +15,7 @@ fn main() -> ExitCode {
     match execute() {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("ipvs-lens: {error}");
+            complain(&error);
             exit_of(&error).into()
         }
     }
@@ -21,10 +23,10 @@ fn main() -> ExitCode {
 
 fn execute() -> anyhow::Result<Exit> {
     let arguments: Vec<_> = std::env::args_os().collect();
-    let command = match settings::load(&arguments, |path| std::fs::read_to_string(path)) {
+    let command = match read(&arguments) {
         // Prints the error and exits with status 2, or the help and exits with 0.
         Err(SettingsError::Usage(error)) => error.exit(),
-        loaded => loaded?.command,
+        read => read?,
     };
     // Lines of the log would be written across the screen that `top` draws.
     let draws = matches!(&command, Command::Top(args) if !args.once);
@@ -34,21 +36,37 @@ fn execute() -> anyhow::Result<Exit> {
         command.common().log_level
     };
     env_logger::Builder::new()
-        .filter_level(level)
+        // The facade's own level decides, which SIGHUP may change.
+        .filter_level(LevelFilter::Trace)
         .target(env_logger::Target::Stderr)
         .try_init()
         .context("cannot set up logging")?;
+    log::set_max_level(level);
     match &command {
-        Command::Run(args) => run::run(args)?,
+        Command::Run(args) => run::run(args, move || Ok(read(&arguments)?.common().log_level))?,
         Command::Trace(args) => run::trace(args)?,
         Command::CheckConfig(args) => {
             run::check_config(args)?;
-            println!("the configuration is good");
+            // The exit status is the answer, also where stdout takes nothing.
+            if let Err(error) = writeln!(io::stdout(), "configuration OK") {
+                log::debug!("cannot write to stdout: {error}");
+            }
         }
-        Command::Doctor(args) => return Ok(doctor::run(args, &mut std::io::stdout())?),
+        Command::Doctor(args) => return Ok(doctor::run(args, &mut io::stdout())?),
         Command::Top(args) => run::top(args)?,
     }
     Ok(Exit::Done)
+}
+
+/// The verb and its options from command line, environment and file as they are now.
+fn read(arguments: &[OsString]) -> Result<Command, SettingsError> {
+    let loaded = settings::load(arguments, |path| std::fs::read_to_string(path));
+    loaded.map(|loaded| loaded.command)
+}
+
+/// Says why on stderr; where nothing can be written, the exit status says what is left to say.
+fn complain(error: &anyhow::Error) {
+    let _ = writeln!(io::stderr(), "ipvs-lens: {error}");
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {

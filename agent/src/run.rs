@@ -17,6 +17,7 @@ use agent_common::layout::{ABSENT, FIELDS, KernelLayout};
 use agent_common::node::NODE_COUNTS_MAX;
 use agent_common::record::RING_BYTES;
 use agent_common::stat::Stat;
+use log::LevelFilter;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
@@ -34,6 +35,7 @@ use crate::error::Failure;
 use crate::finding::Finding;
 use crate::kernel::model;
 use crate::kernel::preemption::Preemption;
+use crate::limits;
 use crate::observer::{Observer, Session, Sink};
 use crate::outputs::http::web::Web;
 use crate::outputs::http::{self, SEATS_MAX, Server};
@@ -48,7 +50,8 @@ use crate::probes::attach::{Loaded, Programs, Wanted, load};
 use crate::probes::counters::{Carried, Counters};
 use crate::probes::module::{self, LastUser, Loading};
 use crate::probes::table::{IPVS_MODULE, PROBES, Way};
-use crate::settings::{Attach, Emit, Format, RealServers};
+use crate::settings::{Attach, Emit, Format, RealServers, SettingsError};
+use crate::signals::Hangup;
 use crate::source::proc::Procfs;
 use crate::source::table::{Held, NETNS_MAX, TableSource};
 use crate::status::{ProbeState, ProbeStatus, SharedStatus, State, Status};
@@ -77,16 +80,26 @@ const FACTS_PERIOD: Duration = Duration::from_secs(60);
 /// How often the numbers of `/status` are brought up to date.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
-/// `ipvs-lens run`: observes until asked to stop, and serves what it sees.
+/// `ipvs-lens run`: observes until asked to stop, and serves what it sees. `log_level` reads
+/// that setting again after SIGHUP.
 ///
 /// # Errors
 /// [`Failure`] with the exit status; nothing of ours is left in the kernel then.
-pub fn run(args: &RunArgs) -> Result<(), Failure> {
+pub fn run(
+    args: &RunArgs,
+    log_level: impl Fn() -> Result<LevelFilter, SettingsError> + Send + 'static,
+) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let hangup = {
+        let _inside = runtime.enter();
+        Hangup::catch()?
+    };
     let web = web(args)?;
     let facts = observable()?;
     let agent = Agent::new(&args.observe, &facts);
     let server = Server::start(args.http.listen, agent.shown(), web).map_err(Failure::failed)?;
-    let outcome = runtime()?.block_on(async {
+    let outcome = runtime.block_on(async {
+        let reloading = tokio::spawn(hangup.reload(log_level, server.reload()));
         let looking = tokio::spawn(keep_looking(
             Arc::clone(&agent.hazards),
             Arc::clone(&agent.metrics),
@@ -94,6 +107,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         ));
         let outcome = agent.observe(Log::new(&agent, args.real_servers)).await;
         looking.abort();
+        reloading.abort();
         outcome
     });
     drop(server);
@@ -157,6 +171,7 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
 
 /// What this node is, once nothing stands in the way of observing it.
 fn observable() -> Result<Facts, Failure> {
+    limits::raise();
     let facts = essentials(Path::new(ROOT));
     prerequisites(&facts).map_err(Failure::cannot_observe)?;
     Ok(facts)
@@ -212,7 +227,7 @@ impl<'a> Agent<'a> {
             reason: Some("starting".to_owned()),
             kernel: release.clone(),
             probes: probe_statuses(Way::Fexit, ProbeState::Disabled, None),
-            limits: limits().collect(),
+            limits: bounds().collect(),
             ..Status::default()
         });
         let hazards = Arc::new(Hazards::new(Node, status.clone()));
@@ -747,7 +762,7 @@ fn absent_fields(layout: &KernelLayout) -> impl Iterator<Item = (String, String)
         })
 }
 
-fn limits() -> impl Iterator<Item = (String, u64)> {
+fn bounds() -> impl Iterator<Item = (String, u64)> {
     let sizes = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
     [
         ("kernel_counts", u64::from(COUNTS_MAX)),

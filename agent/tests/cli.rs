@@ -2,8 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn ipvs_lens(arguments: &[&str]) -> Output {
     with_environment(arguments, &[])
@@ -152,7 +153,7 @@ fn a_good_configuration_is_called_good() {
     let config = Config::new("good", &text);
     let output = ipvs_lens(&["check-config", "--config", config.path()]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(output.stdout, b"the configuration is good\n");
+    assert_eq!(output.stdout, b"configuration OK\n");
 }
 
 #[test]
@@ -186,4 +187,82 @@ fn what_is_no_bundle_is_wrong_usage() {
         status_and_stderr(&["doctor", "--facts", bundle.path()]),
         (2, wanted)
     );
+}
+
+/// Runs the binary with its stdout and stderr where nothing can be written.
+fn status_with(arguments: &[&str], stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> i32 {
+    Command::new(env!("CARGO_BIN_EXE_ipvs-lens"))
+        .args(arguments)
+        .env_clear()
+        .stdout(stdout)
+        .stderr(stderr)
+        .status()
+        .unwrap()
+        .code()
+        .unwrap()
+}
+
+fn full() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
+
+/// A pipe whose reader has gone.
+fn broken() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn statuses_hold_whatever_can_be_written() {
+    let good = Config::new("good", "log_level = \"info\"\n");
+    let bad = Config::new("bad", "log_level = 7\n");
+    let cases: [(&[&str], i32); 4] = [
+        (&["check-config", "--config", good.path()], 0),
+        (&["check-config", "--config", bad.path()], 2),
+        (&["run", "--frob"], 2),
+        (&["doctor", "--facts", "/nonexistent"], 2),
+    ];
+    for (arguments, status) in cases {
+        assert_eq!(
+            status_with(arguments, full(), full()),
+            status,
+            "{arguments:?}"
+        );
+        assert_eq!(
+            status_with(arguments, broken(), broken()),
+            status,
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn statuses_hold_without_stdout_and_stderr() {
+    let program = env!("CARGO_BIN_EXE_ipvs-lens");
+    let closed = |arguments: &str| {
+        let script = format!("exec {program} {arguments} >&- 2>&-");
+        let status = Command::new("sh").args(["-c", &script]).status();
+        status.unwrap().code()
+    };
+    assert_eq!(closed("run --frob"), Some(2));
+    assert_eq!(closed("run --config /nonexistent"), Some(2));
+    assert_eq!(closed("check-config"), Some(0));
+}
+
+/// The report's status is that of the verdict; a report that is lost is never "nothing to do".
+#[test]
+fn the_doctors_status_holds_whatever_can_be_written() {
+    let facts = Config::new("facts", &saved_facts());
+    let doctor = ["doctor", "--facts", facts.path()];
+    let status = status_and_stderr(&doctor).0;
+    assert_eq!(status, 3, "nothing could be read");
+    assert_eq!(status_with(&doctor, broken(), Stdio::null()), status);
+    assert_eq!(status_with(&doctor, full(), full()), status);
+}
+
+/// A bundle of a node on which nothing could be read.
+fn saved_facts() -> String {
+    let facts = agent_core::doctor::facts::Facts::default();
+    serde_json::to_string(&facts).unwrap()
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::facts::{
-    Conntrack, Controller, ControllerKind, Fact, Facts, IpVs, Kernel, KubeProxy, Listener, Netns,
-    Observed, PortRange, Ports, Queues, Rules, Seen, Table, Timeouts, Tool,
+    Conntrack, Controller, ControllerKind, Fact, Facts, IpVs, Kernel, KubeProxy, Limit, Limits,
+    Listener, Lockdown, Netns, Observed, PortRange, Ports, Queues, Rules, Seen, Table, Timeouts,
+    Tool, Unmounted,
 };
 
 /// The initial network namespace.
@@ -24,8 +25,15 @@ pub fn fit() -> Facts {
             btf: Fact::Known(true),
             btf_ip_vs: Fact::Known(true),
             kprobes: Fact::Known(true),
+            unmounted: Fact::Known(Vec::new()),
+            lockdown: Fact::Known(Lockdown::None),
         },
         capabilities: Fact::Known(u64::MAX),
+        limits: Fact::Known(Limits {
+            open_files: Limit::Of(1_024),
+            locked_bytes: Limit::Infinite,
+            address_bytes: Limit::Infinite,
+        }),
         ip_vs: Fact::Known(IpVs::Module),
         conn_tab_bits: Fact::Known(12),
         nf_conntrack: Fact::Known(true),
@@ -246,10 +254,16 @@ fn any_kube_proxy() -> impl Strategy<Value = KubeProxy> {
         })
 }
 
-/// Facts of every kind of node, and of none.
-pub fn any_facts() -> impl Strategy<Value = Facts> {
+fn any_kernel() -> impl Strategy<Value = Kernel> {
     let release = "[3-7]\\.[0-9]{1,2}(\\.[0-9]{1,3})?(-[a-z0-9.]{1,12})?|six";
-    let kernel = (
+    let unmounted = prop_oneof![Just(Unmounted::Proc), Just(Unmounted::Sys)];
+    let lockdown = prop_oneof![
+        Just(Lockdown::NotShown),
+        Just(Lockdown::None),
+        Just(Lockdown::Integrity),
+        Just(Lockdown::Confidentiality)
+    ];
+    (
         fact(release),
         fact("[0-9]\\.[0-9]{1,2}\\.[0-9]{1,3}"),
         [
@@ -257,14 +271,25 @@ pub fn any_facts() -> impl Strategy<Value = Facts> {
             fact(any::<bool>()),
             fact(any::<bool>()),
         ],
+        fact(prop::collection::vec(unmounted, 0..2)),
+        fact(lockdown),
     )
-        .prop_map(|(release, upstream, [btf, btf_ip_vs, kprobes])| Kernel {
-            release,
-            upstream,
-            btf,
-            btf_ip_vs,
-            kprobes,
-        });
+        .prop_map(
+            |(release, upstream, [btf, btf_ip_vs, kprobes], unmounted, lockdown)| Kernel {
+                release,
+                upstream,
+                btf,
+                btf_ip_vs,
+                kprobes,
+                unmounted,
+                lockdown,
+            },
+        )
+}
+
+/// Facts of every kind of node, and of none.
+pub fn any_facts() -> impl Strategy<Value = Facts> {
+    let kernel = any_kernel();
     let ip_vs = prop_oneof![Just(IpVs::Absent), Just(IpVs::Module), Just(IpVs::BuiltIn)];
     let controllers = prop::collection::vec(any_kind(), 0..3).prop_map(|kinds| {
         let controllers = kinds.into_iter().map(|kind| Controller {

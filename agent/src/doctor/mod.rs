@@ -13,6 +13,7 @@ use std::path::Path;
 
 use crate::cli::DoctorArgs;
 use crate::error::{Exit, Failure};
+use crate::limits;
 use crate::settings::Format;
 use facts::Facts;
 use gather::Look;
@@ -23,25 +24,38 @@ use report::{Conclusion, Report};
 /// # Errors
 /// When a bundle cannot be read, which is wrong usage, or a file or `out` cannot be written.
 pub fn run(args: &DoctorArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let facts = match &args.facts {
-        Some(path) => saved(path)?,
-        None => gather::gather(&Look {
+    let facts = if let Some(path) = &args.facts {
+        saved(path)?
+    } else {
+        limits::raise();
+        gather::gather(&Look {
             programs: true,
             agent: Some(args.http.listen),
             ..Look::at_files()
-        }),
+        })
     };
     if let Some(path) = &args.save_facts {
         save(&facts, path)?;
     }
     let report = Report::of(&facts);
-    print(&report, args.output.format, out)
-        .map_err(|error| Failure::failed(format_args!("cannot write the report: {error}")))?;
-    Ok(match report.conclusion() {
+    let exit = match report.conclusion() {
         Conclusion::NothingToDo => Exit::Done,
         Conclusion::Advice => Exit::Failed,
         Conclusion::CannotObserve => Exit::CannotObserve,
-    })
+    };
+    match print(&report, args.output.format, out) {
+        Ok(()) => Ok(exit),
+        // A reader that has seen enough, as `head` does, is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
+        // The status says what the report would have said.
+        Err(error) => {
+            let failure = Failure::failed(format_args!("cannot write the report: {error}"));
+            Err(match exit {
+                Exit::Done => failure,
+                judged => failure.with_exit(judged),
+            })
+        }
+    }
 }
 
 fn saved(path: &Path) -> Result<Facts, Failure> {

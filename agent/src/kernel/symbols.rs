@@ -39,7 +39,7 @@ pub struct KernelSymbols {
 /// Finds `functions`; `has_type` says whether type information has a function of that name.
 pub fn read<'a>(
     root: &Path,
-    functions: impl Iterator<Item = &'a str> + Clone,
+    functions: &(impl Iterator<Item = &'a str> + Clone),
     has_type: impl Fn(&str) -> bool,
 ) -> KernelSymbols {
     match symbol_table(root, functions.clone()) {
@@ -52,7 +52,7 @@ pub fn read<'a>(
                 log::debug!("/{SYMBOL_TABLE} cannot be read: {error}");
             }
             KernelSymbols {
-                symbols: witnessed(root, &functions, has_type),
+                symbols: witnessed(root, functions, has_type),
                 hidden_by: Some(AddressesHiddenBy::Mask),
             }
         }
@@ -128,7 +128,9 @@ mod tests {
         }
 
         fn read(&self) -> KernelSymbols {
-            read(&self.0, FUNCTIONS.into_iter(), |name| name == "ip_vs_leave")
+            read(&self.0, &FUNCTIONS.into_iter(), |name| {
+                name == "ip_vs_leave"
+            })
         }
     }
 

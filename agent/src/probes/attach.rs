@@ -608,7 +608,7 @@ fn read_symbols(types: &Types) -> KernelSymbols {
     let callers = netfilter::CALLERS.iter().map(|(function, _)| *function);
     let asked = all_functions().chain(locations).chain(callers);
     let asked: Vec<&str> = asked.chain([netfilter::LOOP]).collect();
-    symbols::read(Path::new("/"), asked.iter().copied(), |function| {
+    symbols::read(Path::new("/"), &asked.iter().copied(), |function| {
         types.function_id(function).is_ok() || types.kernel_function_id(function).is_ok()
     })
 }

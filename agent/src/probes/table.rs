@@ -380,7 +380,7 @@ mod tests {
 
     use agent_common::layout::FIELDS;
 
-    use super::{Existence, PROBES, Probe, WITHOUT_REASON};
+    use super::{Existence, Hook, PROBES, Probe, WITHOUT_REASON};
 
     #[test]
     fn the_first_alternative_a_kernel_has_is_hooked() {
@@ -395,9 +395,12 @@ mod tests {
             _ => Existence::Present,
         };
         assert_eq!(candidates(old), [4]);
-        let half = |function: &str| match function.ends_with('4') {
-            true => Existence::Present,
-            false => Existence::Absent,
+        let half = |function: &str| {
+            if function.ends_with('4') {
+                Existence::Present
+            } else {
+                Existence::Absent
+            }
         };
         assert_eq!(candidates(half), [0; 0]);
         assert_eq!(candidates(|_| Existence::Unknown), [1, 4], "both are tried");

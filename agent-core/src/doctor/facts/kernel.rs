@@ -34,6 +34,54 @@ pub struct Kernel {
     pub btf_ip_vs: Fact<bool>,
     /// Whether it can be probed.
     pub kprobes: Fact<bool>,
+    /// Of its file systems, those not mounted where they belong. Not in bundles of the first
+    /// builds.
+    #[serde(default)]
+    pub unmounted: Fact<Vec<Unmounted>>,
+    /// What it locks down, root included. Not in bundles of the first builds.
+    #[serde(default)]
+    pub lockdown: Fact<Lockdown>,
+}
+
+/// A file system of the kernel that is needed and not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unmounted {
+    /// procfs, or its `/proc/sys` (mounted with `subset=pid`).
+    Proc,
+    /// sysfs.
+    Sys,
+}
+
+/// Modes of the kernel's lockdown (security/lockdown/lockdown.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lockdown {
+    /// Securityfs, which shows it, is not mounted, and the command line sets none.
+    NotShown,
+    /// Nothing.
+    None,
+    /// What would change the running kernel; BPF programs still read its memory.
+    Integrity,
+    /// Also what would read its memory: no BPF program that does is loaded.
+    Confidentiality,
+}
+
+impl Lockdown {
+    /// The mode named by the kernel's own text, such as `none [integrity] confidentiality`, or by
+    /// the parameter of its command line.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        let chosen = text
+            .split_once('[')
+            .and_then(|(_, rest)| rest.split_once(']'));
+        match chosen.map_or(text.trim(), |(mode, _)| mode) {
+            "none" => Some(Self::None),
+            "integrity" => Some(Self::Integrity),
+            "confidentiality" => Some(Self::Confidentiality),
+            _ => None,
+        }
+    }
 }
 
 /// Major, minor and patch of a kernel; a missing patch is 0.

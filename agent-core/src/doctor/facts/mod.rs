@@ -3,6 +3,7 @@
 //! PURE. What could not be read says why; it never passes for "no".
 
 mod kernel;
+mod limits;
 mod netns;
 mod observed;
 mod site;
@@ -10,7 +11,8 @@ mod site;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use kernel::{Guess, IpVs, Kernel, Version};
+pub use kernel::{Guess, IpVs, Kernel, Lockdown, Unmounted, Version};
+pub use limits::{Limit, Limits};
 pub use netns::{Conntrack, Listener, Netns, PortRange, Ports, Queues, Rules, Table, Timeouts};
 pub use observed::{Observed, Seen};
 pub use site::{Controller, ControllerKind, KubeProxy, Tool};
@@ -85,6 +87,9 @@ pub struct Facts {
     pub kernel: Kernel,
     /// Effective capabilities of the process that looked, one bit each.
     pub capabilities: Fact<u64>,
+    /// Resource limits of that process. Not in bundles of the first builds.
+    #[serde(default)]
+    pub limits: Fact<Limits>,
     /// How ip_vs is present.
     pub ip_vs: Fact<IpVs>,
     /// Rows of IPVS's table of connections, at most: a power of 2 (`ip_vs.conn_tab_bits`). Not in
@@ -113,6 +118,7 @@ impl Default for Facts {
             host: Fact::default(),
             kernel: Kernel::default(),
             capabilities: Fact::default(),
+            limits: Fact::default(),
             ip_vs: Fact::default(),
             conn_tab_bits: Fact::default(),
             nf_conntrack: Fact::default(),

@@ -38,10 +38,13 @@ fn the_text_of_a_fit_node() {
         no manager of IPVS was recognised
         decisions were not observed: no agent was asked
 
+        ok              mounts              procfs and sysfs are mounted
         ok              kernel              the kernel is new enough
         ok              btf                 the kernel describes its own types (BTF)
         ok              kprobes             the kernel can be probed
         ok              rights              this process may attach to the kernel
+        ok              lockdown            the kernel lets BPF programs read its memory
+        ok              limits              the resource limits of this process are high enough
         ok              ip_vs               ip_vs is loaded
         ok              ip_vs_btf           the structures of ip_vs are known
         ok              stale_reuse         a reused source port does not follow its old entry to a stale real server
@@ -112,10 +115,13 @@ fn the_text_of_an_ill_node() {
                          command: [sh, -c, 'until test -d /sys/class/net/kube-dummy-if; do sleep 1; done; sysctl -w net.ipv4.vs.conn_reuse_mode=1']
           more   docs/doctor.md#uneven_reuse
 
+        ok              mounts              procfs and sysfs are mounted
         ok              kernel              the kernel is new enough
         ok              btf                 the kernel describes its own types (BTF)
         ok              kprobes             the kernel can be probed
         ok              rights              this process may attach to the kernel
+        ok              lockdown            the kernel lets BPF programs read its memory
+        ok              limits              the resource limits of this process are high enough
         ok              ip_vs               ip_vs is loaded
         ok              ip_vs_btf           the structures of ip_vs are known
         ok              syn_drop            IPVS does not drop the SYN of a reused source port
@@ -182,10 +188,10 @@ fn the_json() {
         }"#]].assert_eq(&one("advise"));
     expect![[r#"
         {
-          "doc": "docs/doctor.md#kernel",
-          "id": "kernel",
+          "doc": "docs/doctor.md#mounts",
+          "id": "mounts",
           "netns": null,
-          "title": "the kernel is new enough",
+          "title": "procfs and sysfs are mounted",
           "verdict": "ok"
         }"#]]
     .assert_eq(&one("ok"));

@@ -24,6 +24,7 @@ use std::fmt;
 
 use super::facts::{Facts, Netns, Seen};
 
+pub use prerequisites::{ADDRESS_BYTES_NEEDED, OPEN_FILES_NEEDED};
 pub use verdict::{Advice, Lasting, Risk, Sure, Verdict};
 
 /// What a rule is for.
@@ -107,6 +108,12 @@ impl Rule {
 /// Every rule: what observing needs, then what may go wrong.
 pub const RULES: &[Rule] = &[
     rule(
+        "mounts",
+        "procfs and sysfs are mounted",
+        Kind::Prerequisite,
+        Check::Node(prerequisites::mounts),
+    ),
+    rule(
         "kernel",
         "the kernel is new enough",
         Kind::Prerequisite,
@@ -129,6 +136,18 @@ pub const RULES: &[Rule] = &[
         "this process may attach to the kernel",
         Kind::Prerequisite,
         Check::Node(prerequisites::rights),
+    ),
+    rule(
+        "lockdown",
+        "the kernel lets BPF programs read its memory",
+        Kind::Prerequisite,
+        Check::Node(prerequisites::lockdown),
+    ),
+    rule(
+        "limits",
+        "the resource limits of this process are high enough",
+        Kind::Prerequisite,
+        Check::Node(prerequisites::limits),
     ),
     rule(
         "ip_vs",

@@ -1,6 +1,9 @@
 //! What observing needs.
 
-use super::super::facts::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, Fact, Facts, IpVs, Version};
+use super::super::facts::{
+    CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, Fact, Facts, IpVs, Limit, Limits, Lockdown, Unmounted,
+    Version,
+};
 use super::verdict::{Advice, Judged, Remedy, Risk, Sure, Verdict, need, not_applicable};
 use crate::kernel::builtin;
 
@@ -91,6 +94,88 @@ pub(super) fn rights(facts: &Facts) -> Verdict {
             }
         }),
     )
+}
+
+pub(super) fn mounts(facts: &Facts) -> Verdict {
+    judged(need(&facts.kernel.unmounted, "mounts").map(|unmounted| judge_mounts(unmounted)))
+}
+
+fn judge_mounts(unmounted: &[Unmounted]) -> Verdict {
+    let (found, want) = match unmounted.first() {
+        None => return Verdict::Ok,
+        Some(Unmounted::Proc) => (
+            "there is no /proc/sys",
+            "procfs mounted at /proc, without subset=pid",
+        ),
+        Some(Unmounted::Sys) => (
+            "there is no /sys/kernel",
+            "sysfs mounted at /sys; in a container, the node's",
+        ),
+    };
+    let why = "the kernel's release, parameters and symbols are read from procfs; its types and \
+               modules from sysfs";
+    Advice::new(MISSING, found, want, why).into()
+}
+
+pub(super) fn lockdown(facts: &Facts) -> Verdict {
+    judged(
+        need(&facts.kernel.lockdown, "the kernel's lockdown").map(|mode| {
+            match mode {
+        Lockdown::None | Lockdown::Integrity => Verdict::Ok,
+        Lockdown::NotShown => not_applicable(
+            "securityfs, which shows it, is not mounted, and the command line sets none",
+        ),
+        Lockdown::Confidentiality => Advice::new(
+            MISSING,
+            "the kernel is locked down (lockdown=confidentiality)",
+            "lockdown=integrity or none",
+            "in this mode the kernel loads no BPF program that reads its memory, also not for root",
+        )
+        .into(),
+    }
+        }),
+    )
+}
+
+/// Open files `run` needs: 24 maps, 34 programs and 44 links when everything is attached (102 on
+/// 6.12), a perf buffer on each of up to 64 CPUs, 64 HTTP connections, and some to read files with.
+pub const OPEN_FILES_NEEDED: u64 = 256;
+
+/// Address space `run` needs, bytes: the kernel's types (some 10 MB), the symbols' addresses, the
+/// event ring and stacks of threads; 106 MB are mapped on 6.12.
+pub const ADDRESS_BYTES_NEEDED: u64 = 128 * 1024 * 1024;
+
+pub(super) fn limits(facts: &Facts) -> Verdict {
+    judged(need(&facts.limits, "resource limits").map(judge_limits))
+}
+
+fn judge_limits(limits: &Limits) -> Verdict {
+    let checks = [
+        (
+            "RLIMIT_NOFILE",
+            "LimitNOFILE=",
+            limits.open_files,
+            OPEN_FILES_NEEDED,
+        ),
+        (
+            "RLIMIT_AS",
+            "LimitAS=",
+            limits.address_bytes,
+            ADDRESS_BYTES_NEEDED,
+        ),
+    ];
+    let below = |check: &&(_, _, Limit, u64)| check.2 < Limit::Of(check.3);
+    let Some((name, unit_key, limit, needed)) = checks.iter().find(below) else {
+        return Verdict::Ok;
+    };
+    Advice::new(
+        MISSING,
+        format!("{name} is {limit}"),
+        format!("{needed} or more ({unit_key} of a systemd unit, ulimit)"),
+        "maps, programs and their links are open files; the types of the kernel are held in memory \
+         while programs are attached",
+    )
+    .into()
 }
 
 pub(super) fn ip_vs(facts: &Facts) -> Verdict {

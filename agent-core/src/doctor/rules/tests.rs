@@ -123,6 +123,65 @@ fn unmet_prerequisites_are_one_line() {
 }
 
 #[test]
+fn lockdown_is_named_in_one_line() {
+    use crate::doctor::facts::Lockdown;
+    let locked = |mode| with_kernel(|k| k.lockdown = Fact::Known(mode));
+    assert_eq!(prerequisites(&locked(Lockdown::Integrity)), Ok(()));
+    let refusal = prerequisites(&locked(Lockdown::Confidentiality)).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "cannot observe this node: the kernel is locked down (lockdown=confidentiality), wanted lockdown=integrity or none"
+    );
+    assert_eq!(
+        Lockdown::of("none [integrity] confidentiality\n"),
+        Some(Lockdown::Integrity)
+    );
+    assert_eq!(
+        Lockdown::of("confidentiality"),
+        Some(Lockdown::Confidentiality)
+    );
+    assert_eq!(Lockdown::of(""), None);
+}
+
+#[test]
+fn a_low_limit_is_refused_with_both_numbers() {
+    use crate::doctor::facts::{Limit, Limits};
+    let limited = |open_files| {
+        with(|f| {
+            f.limits = Fact::Known(Limits {
+                open_files,
+                locked_bytes: Limit::Of(65_536),
+                address_bytes: Limit::Infinite,
+            });
+        })
+    };
+    assert_eq!(prerequisites(&limited(Limit::Of(256))), Ok(()));
+    assert_eq!(prerequisites(&limited(Limit::Infinite)), Ok(()));
+    let refusal = prerequisites(&limited(Limit::Of(32))).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "cannot observe this node: RLIMIT_NOFILE is 32, wanted 256 or more (LimitNOFILE= of a systemd unit, ulimit)"
+    );
+}
+
+#[test]
+fn a_missing_file_system_is_named() {
+    use crate::doctor::facts::Unmounted;
+    let refusal = |which| {
+        let facts = with_kernel(|k| k.unmounted = Fact::Known(vec![which]));
+        prerequisites(&facts).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refusal(Unmounted::Sys),
+        "cannot observe this node: there is no /sys/kernel, wanted sysfs mounted at /sys; in a container, the node's"
+    );
+    assert_eq!(
+        refusal(Unmounted::Proc),
+        "cannot observe this node: there is no /proc/sys, wanted procfs mounted at /proc, without subset=pid"
+    );
+}
+
+#[test]
 fn a_release_without_a_version_is_unknown() {
     let facts = with_kernel(|k| k.release = Fact::Known("six".to_owned()));
     is_unknown("kernel", &facts, "\"six\"");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::facts::{IpVs, Kernel};
+use super::super::facts::{Fact, IpVs, Kernel, Lockdown, Unmounted};
 use super::files::{line, present, text};
 use crate::kernel::presence;
 
@@ -14,6 +14,8 @@ pub(super) fn kernel(root: &Path) -> Kernel {
         btf: btf("vmlinux"),
         btf_ip_vs: btf("ip_vs"),
         kprobes: present(root, "sys/bus/event_source/devices", "kprobe").into(),
+        unmounted: Fact::Known(unmounted(root)),
+        lockdown: lockdown(root).into(),
     }
 }
 
@@ -32,6 +34,33 @@ fn upstream(root: &Path) -> Result<String, String> {
     stated
         .map(str::to_owned)
         .ok_or_else(|| "/proc/version does not state it".to_owned())
+}
+
+fn unmounted(root: &Path) -> Vec<Unmounted> {
+    let needed = [
+        ("proc/sys", Unmounted::Proc),
+        ("sys/kernel", Unmounted::Sys),
+    ];
+    needed
+        .into_iter()
+        .filter_map(|(path, which)| (!root.join(path).is_dir()).then_some(which))
+        .collect()
+}
+
+/// Securityfs says it; where that is not mounted, the kernel's command line may.
+fn lockdown(root: &Path) -> Result<Lockdown, String> {
+    const FILE: &str = "sys/kernel/security/lockdown";
+    if let Ok(text) = line(root, FILE) {
+        return Lockdown::of(&text).ok_or_else(|| format!("/{FILE} is {text:?}"));
+    }
+    let command_line = line(root, "proc/cmdline").unwrap_or_default();
+    let parameter = command_line
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("lockdown="))
+        .next_back();
+    Ok(parameter
+        .and_then(Lockdown::of)
+        .unwrap_or(Lockdown::NotShown))
 }
 
 pub(super) fn capabilities(root: &Path) -> Result<u64, String> {

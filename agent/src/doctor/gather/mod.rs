@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::facts::{Fact, Facts, Netns};
-use crate::clock;
+use crate::{clock, limits};
 
 pub use netns::refresh_sysctls;
 
@@ -52,6 +52,7 @@ pub fn essentials(root: &Path) -> Facts {
         host: files::line(root, "proc/sys/kernel/hostname").into(),
         kernel: kernel::kernel(root),
         capabilities: kernel::capabilities(root).into(),
+        limits: Fact::Known(limits::current()),
         ip_vs: kernel::ip_vs(root).into(),
         conn_tab_bits: files::number(root, "sys/module/ip_vs/parameters/conn_tab_bits").into(),
         nf_conntrack: files::present(root, "proc/sys/net", "netfilter/nf_conntrack_max").into(),

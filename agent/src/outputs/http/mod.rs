@@ -25,7 +25,7 @@ use std::time::Duration;
 use axum::Router;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::metrics::Metrics;
@@ -91,8 +91,20 @@ pub struct Shown {
     pub status: SharedStatus,
 }
 
+/// Asks the server to read its web configuration again at once.
+#[derive(Clone, Debug, Default)]
+pub struct Reload(Arc<Notify>);
+
+impl Reload {
+    /// Does so.
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
+}
+
 /// The server on its thread; dropping it stops it.
 pub struct Server {
+    reload: Reload,
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -115,7 +127,8 @@ impl Server {
         drop(inside);
         let address = bound.local_addr().map_err(StartError::Thread)?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = serve(bound, shown, Arc::new(web), async {
+        let reload = Reload::default();
+        let serving = serve(bound, shown, Arc::new(web), reload.clone(), async {
             // The sender is dropped, never used: its end is the signal.
             drop(stopped.await);
         });
@@ -128,10 +141,17 @@ impl Server {
             })
             .map_err(StartError::Thread)?;
         Ok(Self {
+            reload,
             address,
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// What makes it read its web configuration again.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Where it listens.
@@ -172,6 +192,7 @@ async fn serve(
     listener: TcpListener,
     shown: Shown,
     web: Arc<Web>,
+    reload_asked: Reload,
     shutdown: impl Future<Output = ()>,
 ) {
     let (stop, stopped) = watch::channel(false);
@@ -190,6 +211,7 @@ async fn serve(
                 }
             },
             _ = reload.tick() => serving.reload(),
+            () = reload_asked.0.notified() => serving.reload(),
         }
     }
     // The last receiver is dropped by the last connection.

@@ -19,9 +19,9 @@ fn served(shown: Shown) -> (SocketAddr, oneshot::Sender<()>, impl Future<Output 
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let server = tokio::spawn(serve(listener, shown, Arc::new(Web::plain()), async move {
-        stopped.await.unwrap();
-    }));
+    let shutdown = async move { stopped.await.unwrap() };
+    let web = Arc::new(Web::plain());
+    let server = tokio::spawn(serve(listener, shown, web, Reload::default(), shutdown));
     (address, stop, async move { server.await.unwrap() })
 }
 

@@ -1,0 +1,45 @@
+//! SIGHUP: reads again what can change without attaching anew, and never ends the process.
+
+use log::LevelFilter;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::error::Failure;
+use crate::outputs::http::Reload;
+use crate::settings::SettingsError;
+
+/// SIGHUP, caught from its making on.
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Catches SIGHUP; call it within a runtime.
+    ///
+    /// # Errors
+    /// When the kernel refuses the handler.
+    pub fn catch() -> Result<Self, Failure> {
+        signal(SignalKind::hangup())
+            .map(Self)
+            .map_err(|error| Failure::failed(format!("cannot catch SIGHUP: {error}")))
+    }
+
+    /// Reloads on each SIGHUP, for as long as it is polled.
+    pub async fn reload(
+        mut self,
+        log_level: impl Fn() -> Result<LevelFilter, SettingsError>,
+        web: Reload,
+    ) {
+        while self.0.recv().await.is_some() {
+            web.now();
+            match log_level() {
+                Ok(level) => set_log_level(level),
+                Err(error) => log::error!("SIGHUP: the log level stays as it is: {error}"),
+            }
+        }
+    }
+}
+
+fn set_log_level(level: LevelFilter) {
+    log::set_max_level(level);
+    log::info!(
+        "SIGHUP: web configuration and log level ({level}) read again; other settings need a restart"
+    );
+}
