@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cache::with_suffix;
 use crate::exec::{self, say};
-use crate::pins::{Archive, Package};
+use crate::paths::Paths;
+use crate::pins::{Archive, PROGRAMS, Package};
 
 /// apt's own downloader: resumes, verifies, and follows the machine's proxy settings.
 const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
@@ -19,14 +20,15 @@ const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
 /// Another installation, such as the machine's own nightly one, may be running.
 const APT_LOCK_WAIT: &str = "DPkg::Lock::Timeout=300";
 
-/// Makes sure that `program` is installed, from `package` if it is not.
+/// Makes sure that a program of [`PROGRAMS`] is installed, from its package if it is not.
 ///
 /// # Errors
-/// When apt cannot install the package.
-pub fn ensure_program(program: &str, package: &str) -> Result<()> {
+/// When it is not in that list, or apt cannot install its package.
+pub fn ensure_program(program: &str) -> Result<()> {
     if exec::find_program(program).is_some() {
         return Ok(());
     }
+    let package = package_of(program)?;
     say(format!("installing the package {package} for {program}"));
     with_update(|| {
         exec::run(
@@ -50,6 +52,14 @@ pub fn ensure_program(program: &str, package: &str) -> Result<()> {
         "the package {package} is installed but {program} is not in PATH; add its directory"
     );
     Ok(())
+}
+
+fn package_of(program: &str) -> Result<&'static str> {
+    let mut known = PROGRAMS.iter().filter(|(name, _)| *name == program);
+    let (_, package) = known
+        .next()
+        .with_context(|| format!("{program} is missing, and xtask/src/pins.rs names no package"))?;
+    Ok(package)
 }
 
 /// Downloads packages into `dir` in one call, verified by apt's signatures, and returns the files.
@@ -87,19 +97,19 @@ fn file_names(listed: &str) -> impl Iterator<Item = &str> {
         .filter_map(|line| line.split_whitespace().nth(1))
 }
 
-/// Unpacks a package below `root`; nothing is installed and no script of it runs.
+/// Downloads pinned packages into the cache unless they are there, and returns the files.
 ///
 /// # Errors
-/// When the package is damaged or the disk is full.
-pub fn extract(package: &Path, root: &Path) -> Result<()> {
-    exec::run(Command::new("dpkg-deb").arg("-x").arg(package).arg(root))
+/// When no configured mirror carries one of them or its hash differs.
+pub fn fetch_all(paths: &Paths, packages: &[Package]) -> Result<Vec<PathBuf>> {
+    let dir = paths.cache.join("downloads");
+    packages
+        .iter()
+        .map(|package| fetch(package, &dir))
+        .collect()
 }
 
-/// Downloads a pinned package into `dir` unless it is there, and returns the file.
-///
-/// # Errors
-/// When no configured mirror carries it or its hash differs.
-pub fn fetch(package: &Package, dir: &Path) -> Result<PathBuf> {
+fn fetch(package: &Package, dir: &Path) -> Result<PathBuf> {
     let name = package.path.rsplit('/').next().unwrap_or(package.path);
     let file = dir.join(name);
     // Renamed only after verification, so its existence is proof enough.
@@ -193,7 +203,7 @@ fn apt_get(verb: &str) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use super::{file_names, find_site};
+    use super::{file_names, find_site, package_of};
     use crate::pins::Archive;
 
     #[test]
@@ -207,6 +217,13 @@ mod tests {
             find_site(listed, Archive::Security),
             Some("https://two.example/mirror/debian-security")
         );
+    }
+
+    #[test]
+    fn programs_have_the_package_that_is_pinned() {
+        assert_eq!(package_of("make").ok(), Some("make"));
+        assert_eq!(package_of("pip3").ok(), Some("python3-pip"));
+        assert!(package_of("npm").is_err());
     }
 
     #[test]

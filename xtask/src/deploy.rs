@@ -6,10 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::exec::{self, say};
+use crate::exec;
 use crate::paths::Paths;
 use crate::tally::Tally;
-use crate::{apt, cache};
+use crate::{apt, python};
 
 /// The systemd unit.
 const UNIT: &str = "deploy/ipvs-lens.service";
@@ -31,7 +31,7 @@ const CHECKER: &str = "xtask/kubernetes-validate.txt";
 /// # Errors
 /// When a tool cannot be provided.
 pub fn check(paths: &Paths) -> Result<Tally> {
-    apt::ensure_program("systemd-analyze", "systemd")?;
+    apt::ensure_program("systemd-analyze")?;
     let checker = ensure_checker(paths)?;
     let mut tally = Tally::default();
     for result in [unit(paths), manifests(paths, &checker)] {
@@ -83,23 +83,5 @@ fn manifests(paths: &Paths, checker: &Path) -> Result<()> {
 /// # Errors
 /// When apt or pip cannot provide it.
 pub fn ensure_checker(paths: &Paths) -> Result<PathBuf> {
-    apt::ensure_program("python3", "python3")?;
-    apt::ensure_program("pip3", "python3-pip")?;
-    let list = paths.root.join(CHECKER);
-    // Wheels differ between versions of Python.
-    let python = exec::output(Command::new("python3").arg("--version"))?;
-    let stamp = format!("{python}{}", fs::read_to_string(&list)?);
-    let dir = paths.cache.join("kubernetes-validate");
-    cache::ensure(&paths.cache, &dir, &stamp, |part| {
-        say("fetching the checker of Kubernetes manifests");
-        exec::run(
-            Command::new("python3")
-                .args(["-m", "pip", "install", "--quiet", "--no-deps"])
-                .args(["--only-binary", ":all:", "--require-hashes", "--target"])
-                .arg(part)
-                .arg("--requirement")
-                .arg(&list),
-        )
-    })?;
-    Ok(dir)
+    python::ensure(paths, "kubernetes-validate", CHECKER)
 }

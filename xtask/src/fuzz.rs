@@ -79,7 +79,7 @@ pub fn targets(paths: &Paths) -> Result<Vec<String>> {
 /// # Errors
 /// When no compiler can be installed.
 pub fn ensure_compiler() -> Result<()> {
-    apt::ensure_program("c++", "g++")
+    apt::ensure_program("c++")
 }
 
 /// Builds a target and feeds it for some seconds. What it found interesting is kept below the

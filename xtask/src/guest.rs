@@ -92,7 +92,7 @@ fn prepare_with(
     keep_log: bool,
     more: Option<&Path>,
 ) -> Result<Prepared> {
-    apt::ensure_program(pins::QEMU_PROGRAM, pins::QEMU_PACKAGE)?;
+    apt::ensure_program(pins::QEMU_PROGRAM)?;
     let userland = userland::ensure(paths)?;
     let files = kernel::ensure(paths, kernel)?;
     dist::build(paths, AGENT)?;

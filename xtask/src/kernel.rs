@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::apt;
 use crate::cache;
 use crate::exec::{self, say};
+use crate::extract;
 use crate::modules::ModuleLists;
 use crate::paths::Paths;
 use crate::pins::{self, Kernel};
@@ -132,10 +133,7 @@ fn stamp(kernel: &Kernel) -> String {
 
 fn make(paths: &Paths, kernel: &Kernel, userland: &Path, part: &Path) -> Result<()> {
     let full = part.join("full");
-    for package in kernel.packages {
-        let file = apt::fetch(package, &paths.cache.join("downloads"))?;
-        apt::extract(&file, &full)?;
-    }
+    extract::packages(&apt::fetch_all(paths, kernel.packages)?, &full)?;
     normalise(&full)?;
     say(format!("choosing the modules of kernel {}", kernel.name));
     depmod(userland, &full, kernel.release)?;

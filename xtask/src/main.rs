@@ -4,6 +4,7 @@
 //! pinned toolchain included. Every verb calls the pieces of the set-up it needs by itself.
 
 mod apt;
+mod bare;
 mod bench;
 mod bzimage;
 mod cache;
@@ -14,6 +15,7 @@ mod dist;
 #[cfg(test)]
 mod documents;
 mod exec;
+mod extract;
 mod fuzz;
 mod generate;
 mod grafana;
@@ -28,6 +30,7 @@ mod paths;
 mod pins;
 mod prototypes;
 mod purity;
+mod python;
 mod qemu;
 mod rebuild;
 mod results;
@@ -69,6 +72,8 @@ enum Verb {
     Check,
     /// Run every check and test, in guests too
     Test(test::TestArgs),
+    /// Run the commands of the README on a bare machine, made from nothing
+    Bare(bare::BareArgs),
     /// Check the kernel prototypes the probes rely on against every pinned kernel
     Prototypes(prototypes::PrototypesArgs),
     /// Boot a kernel and run scenarios in it, or a shell
@@ -103,6 +108,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Dist => println!("{}", dist::dist(&paths)?.display()),
         Verb::Check => check::check(&paths)?,
         Verb::Test(args) => return Ok(test::test(&paths, args)),
+        Verb::Bare(args) => return bare::bare(&paths, args),
         Verb::Prototypes(args) => prototypes::prototypes(&paths, args)?,
         Verb::Vm(args) => vm::vm(&paths, args)?,
         Verb::Demo(args) => vm::demo(&paths, args)?,

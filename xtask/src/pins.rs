@@ -172,11 +172,28 @@ pub const GUESTS_AT_A_TIME: usize = 2;
 /// Kernel of the demonstration.
 pub const DEMO_KERNEL: &str = "6.12";
 
-/// Package with the emulator, the only one installed on the machine itself.
-pub const QEMU_PACKAGE: &str = "qemu-system-x86";
+/// Debian packages without which not even `cargo xtask` compiles: Rust's linker is the C compiler.
+pub const BARE_PACKAGES: &[&str] = &["gcc", "libc6-dev"];
 
-/// Program that [`QEMU_PACKAGE`] brings.
+/// The emulator.
 pub const QEMU_PROGRAM: &str = "qemu-system-x86_64";
+
+/// Every program that is installed on the machine itself when it is missing, with the Debian
+/// package that brings it. What else is fetched is unpacked in the cache.
+pub const PROGRAMS: &[(&str, &str)] = &[
+    (QEMU_PROGRAM, "qemu-system-x86"),
+    // libFuzzer is C++.
+    ("c++", "g++"),
+    ("gcc", "gcc"),
+    ("make", "make"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("patch", "patch"),
+    ("pip3", "python3-pip"),
+    ("python3", "python3"),
+    ("strip", "binutils"),
+    ("systemd-analyze", "systemd"),
+    ("xz", "xz-utils"),
+];
 
 /// Debian packages whose contents are the guest's userland: the programs, then every library
 /// they are linked with.

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::apt;
 use crate::cache;
 use crate::exec::{self, say};
+use crate::extract;
 use crate::kernel;
 use crate::paths::Paths;
 use crate::pins::{Kernel, Source};
@@ -22,14 +23,8 @@ const MODULE_SOURCE: &str = "net/netfilter/ipvs";
 /// The module, as the build leaves it.
 pub const MODULE: &str = "ip_vs.ko";
 
-/// Programs the build runs, and the packages that bring them.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("gcc", "gcc"),
-    ("make", "make"),
-    ("patch", "patch"),
-    ("strip", "binutils"),
-    ("xz", "xz-utils"),
-];
+/// Programs the build runs.
+const PROGRAMS: &[&str] = &["gcc", "make", "patch", "strip", "xz"];
 
 /// Libraries the kernel's own build programs want, and their packages.
 const LIBRARY_PACKAGES: &[&str] = &["libelf1", "zlib1g"];
@@ -42,8 +37,8 @@ const LIBRARY_DIRS: &[&str] = &["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gn
 /// # Errors
 /// When a package cannot be had or the build fails; what the compiler said is shown.
 pub fn ensure(paths: &Paths, kernel: &Kernel, source: &Source) -> Result<PathBuf> {
-    for (program, package) in PROGRAMS {
-        apt::ensure_program(program, package)?;
+    for program in PROGRAMS {
+        apt::ensure_program(program)?;
     }
     let dir = paths
         .cache
@@ -65,13 +60,9 @@ fn stamp(source: &Source) -> String {
 
 fn make(paths: &Paths, kernel: &Kernel, source: &Source, part: &Path) -> Result<()> {
     let work = part.join("work");
-    for package in source.packages {
-        let file = apt::fetch(package, &paths.cache.join("downloads"))?;
-        apt::extract(&file, &work)?;
-    }
-    for package in apt::download(LIBRARY_PACKAGES, &part.join("packages"))? {
-        apt::extract(&package, &part.join("libraries"))?;
-    }
+    extract::packages(&apt::fetch_all(paths, source.packages)?, &work)?;
+    let libraries = apt::download(LIBRARY_PACKAGES, &part.join("packages"))?;
+    extract::packages(&libraries, &part.join("libraries"))?;
     let headers = work
         .join("usr/src")
         .join(format!("linux-headers-{}", kernel.release));

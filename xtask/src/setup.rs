@@ -1,5 +1,7 @@
 //! `cargo xtask setup`: everything the other verbs need, so that they run without a network.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use crate::exec::{self, say};
@@ -13,7 +15,7 @@ use crate::{apt, deploy, fuzz, grafana, pins, stack, toolchain, types, userland}
 pub fn setup(paths: &Paths) -> Result<()> {
     toolchain::ensure_rust(paths)?;
     toolchain::ensure_bpf_linker(paths)?;
-    apt::ensure_program(pins::QEMU_PROGRAM, pins::QEMU_PACKAGE)?;
+    apt::ensure_program(pins::QEMU_PROGRAM)?;
     userland::ensure(paths)?;
     for release in pins::STACKS {
         stack::programs::ensure(paths, release)?;
@@ -40,14 +42,22 @@ fn fetch_sources(paths: &Paths) -> Result<()> {
         toolchain::sysroot()?.join("lib/rustlib/src/rust/library/Cargo.toml"),
     ];
     for manifest in manifests.iter().filter(|manifest| manifest.is_file()) {
-        let mut cargo = exec::pinned("cargo");
-        // The manifest of `core` uses what only its own builds may.
-        cargo.env("RUSTC_BOOTSTRAP", "1");
-        exec::run(
-            cargo
-                .args(["fetch", "--locked", "--manifest-path"])
-                .arg(manifest),
-        )?;
+        fetch_dependencies(manifest)?;
     }
     Ok(())
+}
+
+/// Sources of every dependency of a workspace, for every target and feature.
+///
+/// # Errors
+/// When the registry cannot be reached and something is not there.
+pub fn fetch_dependencies(manifest: &Path) -> Result<()> {
+    let mut cargo = exec::pinned("cargo");
+    // The manifest of `core` uses what only its own builds may.
+    cargo.env("RUSTC_BOOTSTRAP", "1");
+    exec::run(
+        cargo
+            .args(["fetch", "--locked", "--manifest-path"])
+            .arg(manifest),
+    )
 }

@@ -9,7 +9,9 @@ use crate::dist::{self, AGENT, LAB};
 use crate::exec::{self, say};
 use crate::paths::Paths;
 use crate::tally::{self, Tally};
-use crate::{check, deploy, fuzz, grafana, passes, pins, prototypes, purity, stack, toolchain};
+use crate::{
+    check, deploy, fuzz, grafana, passes, pins, prototypes, purity, setup, stack, toolchain,
+};
 
 /// How long each fuzz target runs as a test: enough to notice a broken target.
 const FUZZ_SECONDS: u32 = 10;
@@ -187,8 +189,11 @@ fn fuzz_targets(paths: &Paths) -> Result<Tally> {
 }
 
 /// Advisories are not asked for: their database is not pinned and wants a network.
+///
+/// Looks at every dependency, also at those that nothing here has been built with yet.
 fn licences(paths: &Paths) -> Result<Tally> {
     let deny = toolchain::ensure_cargo_deny(paths)?;
+    setup::fetch_dependencies(&paths.root.join("Cargo.toml"))?;
     let mut command = exec::pinned(deny);
     command.args([
         "--offline",

@@ -1,5 +1,6 @@
 //! Types of a pinned kernel and of its modules, as BTF files in the cache.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -102,16 +103,16 @@ fn types_of(elf: &Path) -> Result<Vec<u8>> {
 }
 
 /// Makes types from a module's debug information, on top of those of its kernel.
+///
+/// Into a file of their own: for a section in the module, pahole would call `llvm-objcopy`.
 fn encode(tools: &Path, kernel: &Path, module: &Path, part: &Path) -> Result<()> {
-    let copy = part.join(rebuild::MODULE);
-    fs::copy(module, &copy)?;
+    let mut file = OsString::from("--btf_encode_detached=");
+    file.push(part.join(file_name(IPVS)));
     exec::run(
         userland::program(tools, "usr/bin/pahole")
-            .arg("--btf_encode")
+            .arg(file)
             .arg("--btf_base")
             .arg(kernel)
-            .arg(&copy),
-    )?;
-    fs::write(part.join(file_name(IPVS)), types_of(&copy)?)?;
-    Ok(fs::remove_file(copy)?)
+            .arg(module),
+    )
 }

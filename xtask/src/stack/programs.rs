@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use crate::apt;
 use crate::cache;
 use crate::exec::say;
+use crate::extract;
 use crate::paths::Paths;
 use crate::pins::{self, Package};
 
@@ -62,26 +63,20 @@ pub fn ensure(paths: &Paths, release: &Release) -> Result<Programs> {
 }
 
 fn stamp(release: &Release) -> String {
-    match release.origin {
-        Origin::Suite(names) => names.join(" "),
-        Origin::Pinned(packages) => {
-            let hashes: Vec<_> = packages.iter().map(|package| package.sha256).collect();
-            hashes.join(" ")
-        }
-    }
+    let sources: Vec<_> = match release.origin {
+        Origin::Suite(names) => names.to_vec(),
+        Origin::Pinned(packages) => packages.iter().map(|package| package.sha256).collect(),
+    };
+    format!("{}; {}", extract::FORM, sources.join(" "))
 }
 
 fn unpack(paths: &Paths, release: &Release, root: &Path) -> Result<()> {
-    let downloads = paths.cache.join("downloads");
     let files = match release.origin {
-        Origin::Suite(names) => apt::download(names, &downloads.join("stack"))?,
-        Origin::Pinned(packages) => packages
-            .iter()
-            .map(|package| apt::fetch(package, &downloads))
-            .collect::<Result<_>>()?,
+        Origin::Suite(names) => apt::download(names, &paths.cache.join("downloads/stack"))?,
+        Origin::Pinned(packages) => apt::fetch_all(paths, packages)?,
     };
+    extract::packages(&files, root)?;
     for file in files {
-        apt::extract(&file, root)?;
         // Unpacked, it is of no use any more.
         fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
     }
