@@ -20,6 +20,7 @@ pub mod doctor;
 pub mod event;
 pub mod finding;
 pub mod kernel;
+pub mod lifecycle;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

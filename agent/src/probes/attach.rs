@@ -21,7 +21,7 @@ use super::counters::{Carried, Counters};
 use super::fexit::{self, FexitError, ModuleTypes, TracingObject};
 use super::locations;
 use super::outcomes::Outcomes;
-use super::table::{Hook, IPVS_MODULE, Moment, PROBES, Probe, WITHOUT_REASON, Way, all_functions};
+use super::table::{Hook, Moment, PROBES, Probe, WITHOUT_REASON, Way, all_functions};
 use crate::kernel::btf::{BtfError, Types};
 use crate::kernel::layout::{self, Unresolved};
 use crate::kernel::limitation::Limitation;
@@ -31,6 +31,7 @@ use crate::kernel::reasons;
 use crate::kernel::symbols::{self, KernelSymbols, Symbols};
 use crate::settings::{Attach, Events};
 use crate::source::Source;
+use crate::source::module::IPVS_MODULE;
 use crate::source::perf::{PerfError, PerfSource};
 use crate::source::ring::RingSource;
 
@@ -71,6 +72,9 @@ pub enum AttachError {
     /// The perf buffers cannot be had.
     #[error(transparent)]
     Perf(#[from] PerfError),
+    /// The ring buffer cannot be waited for.
+    #[error("cannot wait for the ring buffer: registering it with epoll failed: {0}")]
+    Ring(std::io::Error),
     /// The programs' own log lines cannot be read.
     #[error("the log of the kernel programs cannot be read: {0}")]
     Log(#[from] aya_log::Error),
@@ -207,7 +211,10 @@ impl Stream {
 
     fn open(self, map: Map) -> Result<Source, AttachError> {
         Ok(match self {
-            Self::Ring => Source::Ring(RingSource::new(typed(map, "EVENTS")?)),
+            Self::Ring => {
+                let ring = RingSource::new(typed(map, "EVENTS")?);
+                Source::Ring(ring.map_err(AttachError::Ring)?)
+            }
             Self::Perf => Source::Perf(PerfSource::open(typed(map, "EVENTS")?)?),
         })
     }

@@ -4,6 +4,5 @@ pub mod attach;
 pub mod counters;
 pub mod fexit;
 mod locations;
-pub mod module;
 pub mod outcomes;
 pub mod table;

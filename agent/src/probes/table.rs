@@ -165,9 +165,6 @@ impl Probe {
     }
 }
 
-/// The module whose functions are traced.
-pub const IPVS_MODULE: &str = "ip_vs";
-
 /// Every function any kernel may have for any probe.
 pub fn all_functions() -> impl Iterator<Item = &'static str> {
     PROBES.iter().flat_map(|probe| match probe.hook {

@@ -1,13 +1,12 @@
 //! Bytes in: raw records from the kernel, untouched. Decoding is not done here.
 
+pub mod module;
 pub mod netlink;
 pub mod netns;
 pub mod perf;
 pub mod proc;
 pub mod ring;
 pub mod table;
-
-use std::os::fd::{AsRawFd, RawFd};
 
 use bytes::Bytes;
 
@@ -34,12 +33,11 @@ impl Source {
         }
     }
 
-    /// What becomes readable when the kernel wants to be read before the timer; `None` where only
-    /// the timer tells.
-    pub fn wakes(&self) -> Option<RawFd> {
+    /// Returns when the kernel asks to be read before the timer; never where only the timer tells.
+    pub async fn readable(&self) {
         match self {
-            Self::Ring(source) => Some(source.as_raw_fd()),
-            Self::Perf(_) => None,
+            Self::Ring(source) => source.readable().await,
+            Self::Perf(_) => std::future::pending().await,
         }
     }
 

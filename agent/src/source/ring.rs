@@ -1,9 +1,11 @@
 //! Takes records out of the kernel's ring buffer.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
 
 use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Records taken in one go, so that a flood cannot keep the agent from its other work: 4,096
 /// records of 144 bytes are more than half the ring.
@@ -11,13 +13,26 @@ pub const BATCH_MAX: usize = 4_096;
 
 /// The reading end of the event stream.
 pub struct RingSource {
-    ring: RingBuf<MapData>,
+    ring: AsyncFd<RingBuf<MapData>>,
 }
 
 impl RingSource {
-    /// Reads from this ring; nobody else may.
-    pub const fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring }
+    /// Reads from this ring, as its only reader; call it within a runtime.
+    ///
+    /// # Errors
+    /// When the ring cannot be registered with epoll.
+    pub fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        // SAFETY: the ring owns its descriptor, always names the same one, and moves into the
+        // `AsyncFd`, so the descriptor stays open for as long as it is registered.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
+        Ok(Self { ring })
+    }
+
+    /// Returns when the kernel asks to be read before the timer: the ring is half full.
+    pub async fn readable(&self) {
+        if let Ok(mut ready) = self.ring.readable().await {
+            ready.clear_ready();
+        }
     }
 
     /// Moves up to [`BATCH_MAX`] waiting records to `batch`; returns whether more may wait.
@@ -26,17 +41,11 @@ impl RingSource {
     /// afterwards.
     pub fn drain(&mut self, batch: &mut Vec<Bytes>) -> bool {
         for _ in 0..BATCH_MAX {
-            let Some(record) = self.ring.next() else {
+            let Some(record) = self.ring.get_mut().next() else {
                 return false;
             };
             batch.push(Bytes::copy_from_slice(&record));
         }
         true
-    }
-}
-
-impl AsRawFd for RingSource {
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
     }
 }

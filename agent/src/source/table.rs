@@ -12,12 +12,12 @@ use std::time::Duration;
 use agent_common::count::CountKey;
 use agent_common::key::TupleKey;
 
+use super::module;
 use super::netlink::{self, ReadError};
 use super::netns::{self, VisitError};
 use crate::clock::{self, MonoNs, thread_time};
 use crate::event::NetnsId;
 use crate::outputs::metrics::{CountSource, SourceError};
-use crate::probes::module;
 use crate::table::Snapshot;
 use crate::table::near::Look;
 use crate::table::pace::Pace;
@@ -206,7 +206,7 @@ impl Reader {
         let began = thread_time();
         for netns in self.watched.clone() {
             // Asking a kernel without ip_vs would load it.
-            if module::loading().is_none() {
+            if !module::is_live() {
                 return true;
             }
             let visited = netns::within(netns, || netlink::read(netns));

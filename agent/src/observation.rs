@@ -1,0 +1,378 @@
+//! One observation from the first wait to the last finding: does what the lifecycle decides.
+//!
+//! The only file that attaches, detaches, waits for events, and reads the clock for them.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_common::config::{ALL_DECISIONS, Config, FINDINGS};
+use agent_common::stat::Stat;
+use agent_core::lifecycle::{Action, Event, Lifecycle, MODULE_RELEASE_GRACE, ReleaseReason};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::cli::ObserveArgs;
+use crate::clock;
+use crate::correlate::Correlator;
+use crate::error::Failure;
+use crate::kernel::model;
+use crate::kernel::preemption::Preemption;
+use crate::observer::{Observer, Session, Sink};
+use crate::outputs::metrics::{CountSource, Metrics};
+use crate::probes::attach::{AttachError, Loaded, Wanted, load};
+use crate::probes::counters::{Carried, Counters};
+use crate::publish::Publisher;
+use crate::settings::Emit;
+use crate::source::module::{self, IPVS_MODULE};
+use crate::source::proc::Procfs;
+use crate::source::table::{Held, TableSource};
+use crate::status::State;
+use crate::table::tables::Tables;
+
+/// How soon a loaded module is noticed.
+const MODULE_POLL: Duration = Duration::from_millis(250);
+
+/// How often the numbers of `/status` are brought up to date.
+const STATUS_PERIOD: Duration = Duration::from_secs(1);
+
+/// What an observation reads and where it reports.
+pub struct Place<'a> {
+    /// What the user asked for.
+    pub settings: &'a ObserveArgs,
+    /// Release of the running kernel.
+    pub release: &'a str,
+    /// Where the node's own files are.
+    pub root: &'a Path,
+    /// Where procfs is.
+    pub procfs: &'a Path,
+    /// Where counts are shown.
+    pub metrics: Arc<Metrics>,
+    /// Where it is shown what is attached.
+    pub publisher: Publisher,
+    /// Notified when programs are attached.
+    pub armed: Arc<Notify>,
+}
+
+/// Waits for IPVS, observes it as often as it is loaded, and reports what is in flight when asked
+/// to stop.
+///
+/// # Errors
+/// [`Failure`] with the exit status; nothing of ours is left in the kernel then.
+pub async fn observe<S: Sink>(place: Place<'_>, sink: S) -> Result<(), Failure> {
+    let mut stop = StopSignals::listen()?;
+    let mut timers = Timers::new(place.settings.drain_period);
+    let mut observation = Observation::new(place, sink);
+    let mut lifecycle = Lifecycle::default();
+    let mut event = Event::Module(module::read());
+    loop {
+        event = match lifecycle.handle(clock::now(), event) {
+            Action::Continue => observation.next_event(&mut timers, &mut stop).await?,
+            Action::Attach => observation.attach()?,
+            Action::Stop => return observation.stop(),
+            action => {
+                observation.report(action)?;
+                // What follows depends on the module as it is now.
+                Event::Module(module::read())
+            }
+        };
+    }
+}
+
+struct Observation<'a, S> {
+    place: Place<'a>,
+    observer: Observer<S>,
+    /// What was attached last, until it is known whether it may stay.
+    attached: Option<Result<Loaded, AttachError>>,
+    session: Option<Session>,
+    carried: Carried,
+}
+
+impl<'a, S: Sink> Observation<'a, S> {
+    fn new(place: Place<'a>, sink: S) -> Self {
+        let correlator = Correlator::new(place.settings.emit == Emit::All);
+        let observer = Observer::new(
+            correlator,
+            Procfs::new(place.procfs),
+            Tables::new(place.settings.forgotten_after),
+            Arc::clone(&place.metrics),
+            place.publisher.status(),
+            sink,
+        );
+        Self {
+            place,
+            observer,
+            attached: None,
+            session: None,
+            carried: Carried::default(),
+        }
+    }
+
+    /// Drains and does what is due until something happens that may change what is attached.
+    async fn next_event(
+        &mut self,
+        timers: &mut Timers,
+        stop: &mut StopSignals,
+    ) -> Result<Event, Failure> {
+        loop {
+            let mut event = None;
+            tokio::select! {
+                () = stop.asked() => return Ok(Event::Stop),
+                _ = timers.module.tick() => event = Some(Event::Module(module::read())),
+                () = time_to_drain(&mut timers.drain, self.session.as_ref()) => {}
+                _ = timers.refresh.tick() => event = self.refresh(),
+            }
+            if !printed(self.drain())? {
+                return Ok(Event::Stop);
+            }
+            if let Some(event) = event {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        match &mut self.session {
+            Some(session) => self.observer.drain(session, clock::now()),
+            None => self.observer.advance(clock::now()),
+        }
+    }
+
+    fn refresh(&mut self) -> Option<Event> {
+        let session = self.session.as_ref()?;
+        self.observer.refresh(session, clock::now());
+        self.observer.look_at_node(session, clock::now());
+        let mismatches = session.programs.stat(Stat::LayoutContradicted);
+        (mismatches > 0).then_some(Event::LayoutMismatch)
+    }
+
+    /// Loads the programs and attaches them, in place of those attached before.
+    fn attach(&mut self) -> Result<Event, Failure> {
+        self.end_session()?;
+        let references_before = module::read().references().unwrap_or(0);
+        let wanted = wanted(&self.place);
+        let attached = load(&wanted, self.carried.clone()).and_then(|mut loaded| {
+            loaded.programs.attach()?;
+            Ok(loaded)
+        });
+        let module = module::read();
+        let event = match &attached {
+            Ok(_) => Event::Attached {
+                references_before,
+                module,
+            },
+            Err(_) => Event::AttachFailed { module },
+        };
+        self.attached = Some(attached);
+        Ok(event)
+    }
+
+    fn report(&mut self, action: Action) -> Result<(), Failure> {
+        match action {
+            Action::ReportWaiting => {
+                let reason = format!("module {IPVS_MODULE} is not loaded yet; waiting for it");
+                log::warn!("{reason}");
+                self.place.publisher.not_observing(State::Waiting, reason);
+            }
+            Action::Observe | Action::Fail => self.begin()?,
+            Action::DropAttached => {
+                let error = self.attached.take().and_then(Result::err);
+                let reason = error.map_or_else(String::new, |error| format!(": {error}"));
+                log::warn!(
+                    "{IPVS_MODULE} was unloaded while probes were being attached; retrying{reason}"
+                );
+            }
+            Action::Release(reason) => self.release(reason),
+            Action::Refuse => self.refuse()?,
+            Action::Continue | Action::Attach | Action::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// Shows what the attached programs count; the error, where they could not be attached.
+    fn begin(&mut self) -> Result<(), Failure> {
+        let Some(attached) = self.attached.take() else {
+            return Ok(());
+        };
+        let Loaded {
+            events,
+            counters,
+            programs,
+        } = attached.map_err(Failure::cannot_observe)?;
+        let source: Arc<dyn CountSource> = Arc::clone(&counters) as _;
+        self.place.metrics.set_source(Some(source));
+        self.place.publisher.observing(&programs);
+        self.place.armed.notify_one();
+        self.session = Some(Session {
+            programs,
+            source: events,
+            table: self.tables(&counters),
+        });
+        Ok(())
+    }
+
+    /// Starts to read the IPVS tables; only with the programs attached, so that the kernel is not
+    /// asked about a module that has gone.
+    fn tables(&self, counters: &Arc<Counters>) -> Option<TableSource> {
+        let counts: Arc<dyn Held> = Arc::clone(counters) as _;
+        TableSource::start(self.place.settings.table_interval, counts)
+            .inspect_err(|error| log::warn!("the IPVS tables cannot be read: {error}"))
+            .ok()
+    }
+
+    /// Detaches what holds the module; the other programs are drained as before.
+    fn release(&mut self, reason: ReleaseReason) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let reason = match reason {
+            ReleaseReason::Unloaded => format!(
+                "{IPVS_MODULE} unloaded; its probes are detached until it is loaded again; other \
+                 probes stay attached"
+            ),
+            ReleaseReason::NoOtherUsers => format!(
+                "{IPVS_MODULE} has no other users; released it for {} s so that it can be unloaded; \
+                 other probes stay attached",
+                MODULE_RELEASE_GRACE.as_secs()
+            ),
+        };
+        log::warn!("{reason}");
+        session.table = None;
+        session.programs.let_go_of_module();
+        self.place.publisher.released(&session.programs, reason);
+    }
+
+    /// What was counted until now stays readable.
+    fn refuse(&mut self) -> Result<(), Failure> {
+        let reason = "an entry did not carry the addresses of the packet that asked for it: the \
+            layout is wrong for this kernel, nothing is reported any more; give the right types \
+            with --btf FILE";
+        log::error!("{reason}");
+        self.end_session()?;
+        let publisher = &self.place.publisher;
+        publisher.not_observing(State::Refused, reason.to_owned());
+        Ok(())
+    }
+
+    /// Detaches every program, reports what waits in its stream, and keeps its counts.
+    fn end_session(&mut self) -> Result<(), Failure> {
+        let Some(mut session) = self.session.take() else {
+            return Ok(());
+        };
+        session.table = None;
+        session.programs.detach();
+        self.observer.look_at_node(&session, clock::now());
+        printed(self.observer.drain(&mut session, clock::now()))?;
+        self.carried = session
+            .programs
+            .counters()
+            .carry()
+            .map_err(Failure::failed)?;
+        Ok(())
+    }
+
+    fn stop(mut self) -> Result<(), Failure> {
+        self.end_session()?;
+        self.place.publisher.stopping();
+        printed(self.observer.finish(clock::now())).map(drop)
+    }
+}
+
+fn wanted(place: &Place<'_>) -> Wanted {
+    let settings = place.settings;
+    Wanted {
+        config: Config {
+            emit_decisions: match settings.emit {
+                Emit::Findings => FINDINGS,
+                Emit::All => ALL_DECISIONS,
+            },
+            emit_syn_drops: 1,
+            connect_args: 0,
+            pad: 0,
+            outcome_timeout_ns: nanoseconds(settings.outcome_timeout),
+        },
+        logs: settings.kernel_log,
+        attach: settings.attach,
+        events: settings.events,
+        btf_file: settings.btf.clone(),
+        release: place.release.to_owned(),
+        preemption: Preemption::judge(&model::gather(place.root, place.release)),
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// When to look without having been asked.
+struct Timers {
+    drain: Interval,
+    refresh: Interval,
+    module: Interval,
+}
+
+impl Timers {
+    fn new(drain_period: Duration) -> Self {
+        Self {
+            drain: ticks(drain_period),
+            refresh: ticks(STATUS_PERIOD),
+            module: ticks(MODULE_POLL),
+        }
+    }
+}
+
+/// Returns when it is time to drain, by the timer or by the kernel's own call; never while there
+/// is nothing to drain.
+async fn time_to_drain(timer: &mut Interval, session: Option<&Session>) {
+    let Some(session) = session else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = timer.tick() => {}
+        () = session.source.readable() => {}
+    }
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Whether findings can still be printed; a reader that closed the pipe, as `head` does, is no
+/// failure.
+fn printed(result: io::Result<()>) -> Result<bool, Failure> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::failed(format!("cannot print findings: {error}"))),
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self, Failure> {
+        let on = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))
+        };
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
