@@ -512,32 +512,57 @@ pub struct StaleDatagrams {
     pub cpu: u32,
 }
 
-/// One record of the kernel programs.
+/// What happened to packets: evidence about attempts and flows, for `correlate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Event {
+pub enum PacketEvent {
     /// IPVS decided about a SYN.
     AttemptDecided(AttemptDecided),
     /// The kernel freed a SYN that IPVS did not drop.
     SynDropped(SynDropped),
-    /// Somebody configured a real server.
-    RealServerChanged(RealServerChanged),
     /// What became of a stale attempt.
     OutcomeSeen(OutcomeSeen),
     /// Datagrams go to a stale real server.
     StaleDatagrams(StaleDatagrams),
 }
 
-impl Event {
+impl PacketEvent {
     /// When the kernel program ran.
     #[must_use]
     pub const fn at(&self) -> MonoNs {
         match self {
             Self::AttemptDecided(decided) => decided.at,
             Self::SynDropped(dropped) => dropped.at,
-            Self::RealServerChanged(changed) => changed.at,
             Self::OutcomeSeen(seen) => seen.at,
             Self::StaleDatagrams(seen) => seen.at,
         }
+    }
+}
+
+/// What happened to the configuration of IPVS, for `table`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConfigEvent {
+    /// A real server was added, removed or given a weight.
+    RealServerChanged(RealServerChanged),
+}
+
+/// One record of the kernel programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Event {
+    /// About packets.
+    Packet(PacketEvent),
+    /// About the configuration.
+    Config(ConfigEvent),
+}
+
+impl From<PacketEvent> for Event {
+    fn from(event: PacketEvent) -> Self {
+        Self::Packet(event)
+    }
+}
+
+impl From<ConfigEvent> for Event {
+    fn from(event: ConfigEvent) -> Self {
+        Self::Config(event)
     }
 }
 

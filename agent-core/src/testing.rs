@@ -15,7 +15,8 @@ use proptest::sample::select;
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, AttemptId, Change, EntryState, Event, Family, FirstDrop, NetnsId, OutcomeSeen,
+    AttemptDecided, AttemptId, Change, ConfigEvent, EntryState, Event, Family, FirstDrop, NetnsId, OutcomeSeen,
+    PacketEvent,
     Proto, RealServer, RealServerChanged, Service, ServiceName, StaleDatagrams, SynDropped, Tuple,
     Verdict,
 };
@@ -110,11 +111,19 @@ fn sample_id() -> AttemptId {
 /// Any event that decoding can produce.
 pub fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        any_attempt().prop_map(Event::AttemptDecided),
-        any_syn_drop().prop_map(Event::SynDropped),
-        any_real_server_changed().prop_map(Event::RealServerChanged),
-        any_outcome().prop_map(Event::OutcomeSeen),
-        any_datagrams().prop_map(Event::StaleDatagrams),
+        4 => any_packet_event().prop_map(Event::Packet),
+        1 => any_real_server_changed()
+            .prop_map(|changed| ConfigEvent::RealServerChanged(changed).into()),
+    ]
+}
+
+/// Any event about packets that decoding can produce.
+pub fn any_packet_event() -> impl Strategy<Value = PacketEvent> {
+    prop_oneof![
+        any_attempt().prop_map(PacketEvent::AttemptDecided),
+        any_syn_drop().prop_map(PacketEvent::SynDropped),
+        any_outcome().prop_map(PacketEvent::OutcomeSeen),
+        any_datagrams().prop_map(PacketEvent::StaleDatagrams),
     ]
 }
 
@@ -273,8 +282,8 @@ fn any_v6() -> impl Strategy<Value = SocketAddr> {
 }
 
 /// Up to 60 events of a few attempts in order of time, so that drops and passes meet.
-pub fn any_story() -> impl Strategy<Value = Vec<Event>> {
-    let step = (0_u64..2_000, 0_u32..4, 0_u8..4, any_event());
+pub fn any_story() -> impl Strategy<Value = Vec<PacketEvent>> {
+    let step = (0_u64..2_000, 0_u32..4, 0_u8..4, any_packet_event());
     proptest::collection::vec(step, 0..60).prop_map(|steps| {
         let mut at = MonoNs(1_000_000_000);
         let mut story = Vec::new();
@@ -286,32 +295,29 @@ pub fn any_story() -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-fn story_event(at: MonoNs, isn: u32, kind: u8, event: Event) -> Event {
+fn story_event(at: MonoNs, isn: u32, kind: u8, event: PacketEvent) -> PacketEvent {
     let attempt = AttemptId { isn, ..sample_id() };
     match (kind, event) {
-        (0, _) => Event::SynDropped(SynDropped {
+        (0, _) => PacketEvent::SynDropped(SynDropped {
             at,
             attempt,
             ..sample_syn_drop()
         }),
-        (1, _) => Event::AttemptDecided(AttemptDecided {
+        (1, _) => PacketEvent::AttemptDecided(AttemptDecided {
             at,
             attempt,
             verdict: Verdict::Dropped(DropCause::IpvsReuse),
             drops: 1,
             ..sample_attempt()
         }),
-        (_, Event::AttemptDecided(decided)) => Event::AttemptDecided(AttemptDecided {
+        (_, PacketEvent::AttemptDecided(decided)) => PacketEvent::AttemptDecided(AttemptDecided {
             at,
             attempt,
             first_drop: None,
             ..decided
         }),
-        (_, Event::SynDropped(dropped)) => Event::SynDropped(SynDropped { at, ..dropped }),
-        (_, Event::RealServerChanged(changed)) => {
-            Event::RealServerChanged(RealServerChanged { at, ..changed })
-        }
-        (_, Event::OutcomeSeen(seen)) => Event::OutcomeSeen(OutcomeSeen { at, ..seen }),
-        (_, Event::StaleDatagrams(seen)) => Event::StaleDatagrams(StaleDatagrams { at, ..seen }),
+        (_, PacketEvent::SynDropped(dropped)) => PacketEvent::SynDropped(SynDropped { at, ..dropped }),
+        (_, PacketEvent::OutcomeSeen(seen)) => PacketEvent::OutcomeSeen(OutcomeSeen { at, ..seen }),
+        (_, PacketEvent::StaleDatagrams(seen)) => PacketEvent::StaleDatagrams(StaleDatagrams { at, ..seen }),
     }
 }

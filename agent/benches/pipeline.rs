@@ -11,7 +11,7 @@ use ipvs_lens::clock::MonoNs;
 use ipvs_lens::correlate::{Correlator, REORDER_WINDOW};
 use ipvs_lens::decode::{decode, wire};
 use ipvs_lens::event::{
-    AttemptDecided, AttemptId, Event, FirstDrop, NetnsId, Proto, RealServer, Service, ServiceName,
+    AttemptDecided, AttemptId, PacketEvent, FirstDrop, NetnsId, Proto, RealServer, Service, ServiceName,
     Tuple, Verdict,
 };
 
@@ -22,11 +22,11 @@ fn main() {
 }
 
 /// 10 µs apart; of three attempts one is stale, one dropped, one gets through after a drop.
-fn events() -> Vec<Event> {
+fn events() -> Vec<PacketEvent> {
     (0..EVENTS).map(event).collect()
 }
 
-fn event(number: u32) -> Event {
+fn event(number: u32) -> PacketEvent {
     let at = MonoNs(u64::from(number) * 10_000);
     let first_drop = FirstDrop {
         at: at - Duration::from_secs(1),
@@ -39,7 +39,7 @@ fn event(number: u32) -> Event {
     };
     let service = SocketAddr::from(([10, 96, 0, 10], 80));
     let [_, _, high, low] = number.to_be_bytes();
-    Event::AttemptDecided(AttemptDecided {
+    PacketEvent::AttemptDecided(AttemptDecided {
         at,
         attempt: AttemptId {
             tuple: Tuple {
@@ -71,7 +71,7 @@ fn event(number: u32) -> Event {
 
 #[divan::bench]
 fn decode_10k(bencher: Bencher<'_, '_>) {
-    let records: Vec<Vec<u8>> = events().iter().map(wire::encode).collect();
+    let records: Vec<Vec<u8>> = events().iter().map(wire::encode_packet).collect();
     bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
         for record in &records {
             black_box(decode(black_box(record)).is_ok());

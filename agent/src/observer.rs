@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::clock::{self, MonoNs, WallAnchor};
 use crate::correlate::{Correlator, NodeWatch};
 use crate::decode::{NodeCount, decode, node_count};
-use crate::event::{Event, NetnsId, RealServerChanged};
+use crate::event::{ConfigEvent, Event, NetnsId};
 use crate::finding::Finding;
 use crate::outputs::metrics::{CountSource as _, Metrics};
 use crate::probes::attach::Programs;
@@ -201,15 +201,15 @@ impl<S: Sink> Observer<S> {
         self.node.handle_procfs(now, &self.procfs.read());
     }
 
-    /// Hands events to the correlator; those of the table are returned.
-    fn handle_batch(&mut self, now: MonoNs) -> Vec<RealServerChanged> {
+    /// Hands events about packets to the correlator; returns those about the configuration.
+    fn handle_batch(&mut self, now: MonoNs) -> Vec<ConfigEvent> {
         let mut configured = Vec::new();
         for record in self.batch.drain(..) {
             self.received += 1;
             self.metrics.received();
             match decode(&record) {
-                Ok(Event::RealServerChanged(changed)) => configured.push(changed),
-                Ok(event) => self.correlator.handle_event(now, event),
+                Ok(Event::Packet(event)) => self.correlator.handle_event(now, event),
+                Ok(Event::Config(event)) => configured.push(event),
                 Err(malformed) => {
                     self.correlator.handle_loss(now, 1);
                     self.metrics.malformed(&malformed);
@@ -219,8 +219,8 @@ impl<S: Sink> Observer<S> {
         configured
     }
 
-    fn handle_changes(&mut self, session: &mut Session, configured: &[RealServerChanged]) {
-        for changed in configured {
+    fn handle_changes(&mut self, session: &mut Session, configured: &[ConfigEvent]) {
+        for ConfigEvent::RealServerChanged(changed) in configured {
             self.tables.handle_change(changed);
             if let Some(table) = &mut session.table {
                 table.watch(changed.service.netns);

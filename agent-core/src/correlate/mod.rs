@@ -28,7 +28,7 @@ pub use stale::STALE_REMEMBERED_MAX;
 pub use window::WINDOW_EVENTS_MAX;
 
 use crate::clock::MonoNs;
-use crate::event::{AttemptDecided, AttemptId, Event, FirstDrop, SynDropped, Verdict};
+use crate::event::{AttemptDecided, AttemptId, FirstDrop, PacketEvent, SynDropped, Verdict};
 use crate::finding::{Cause, Finding, FindingKind};
 use attempts::{Attempts, Held};
 use stale::Stale;
@@ -93,7 +93,7 @@ impl Correlator {
     }
 
     /// Takes an event that was read at `now`.
-    pub fn handle_event(&mut self, now: MonoNs, event: Event) {
+    pub fn handle_event(&mut self, now: MonoNs, event: PacketEvent) {
         self.counters.events += 1;
         if event.at() < self.reached {
             self.counters.late += 1;
@@ -184,14 +184,12 @@ impl Correlator {
         self.reached = self.reached.max(time);
     }
 
-    fn apply(&mut self, at: MonoNs, event: &Event) {
+    fn apply(&mut self, at: MonoNs, event: &PacketEvent) {
         match event {
-            Event::AttemptDecided(decided) => self.decided(at, decided),
-            Event::SynDropped(dropped) => self.syn_dropped(at, dropped),
-            // Not about an attempt: `table` follows those.
-            Event::RealServerChanged(_) => self.counters.suppressed += 1,
-            Event::OutcomeSeen(seen) => self.report(&Finding::of_outcome(seen), 1),
-            Event::StaleDatagrams(seen) => self.report(&Finding::of_datagrams(seen), 1),
+            PacketEvent::AttemptDecided(decided) => self.decided(at, decided),
+            PacketEvent::SynDropped(dropped) => self.syn_dropped(at, dropped),
+            PacketEvent::OutcomeSeen(seen) => self.report(&Finding::of_outcome(seen), 1),
+            PacketEvent::StaleDatagrams(seen) => self.report(&Finding::of_datagrams(seen), 1),
         }
     }
 

@@ -11,7 +11,7 @@ use agent_common::verdict::{DropCause, StaleCause};
 
 use super::Correlator;
 use crate::clock::MonoNs;
-use crate::event::{AttemptId, Event, FirstDrop, RealServer, Verdict};
+use crate::event::{AttemptId, FirstDrop, PacketEvent, RealServer, Verdict};
 use crate::testing::{sample_attempt, sample_syn_drop};
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -61,7 +61,7 @@ fn ms(text: &str) -> MonoNs {
     MonoNs(text.parse::<u64>().unwrap() * NS_PER_MS)
 }
 
-fn event(what: &str, fields: &Fields) -> Option<Event> {
+fn event(what: &str, fields: &Fields) -> Option<PacketEvent> {
     let at = ms(fields.get("at")?);
     let attempt = attempt_id(fields);
     let cause = fields.get("cause").map_or(DropCause::IpvsReuse, |word| {
@@ -87,11 +87,11 @@ fn event(what: &str, fields: &Fields) -> Option<Event> {
         "syn-drop" => {
             let mut dropped = sample_syn_drop();
             (dropped.at, dropped.attempt, dropped.cause) = (at, attempt, cause);
-            return Some(Event::SynDropped(dropped));
+            return Some(PacketEvent::SynDropped(dropped));
         }
         _ => return None,
     };
-    Some(Event::AttemptDecided(decided))
+    Some(PacketEvent::AttemptDecided(decided))
 }
 
 fn attempt_id(fields: &Fields) -> AttemptId {

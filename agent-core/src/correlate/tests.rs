@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::scenario::run;
 use super::*;
-use crate::testing::{any_event, any_story, sample_attempt, sample_syn_drop};
+use crate::testing::{any_packet_event, any_story, sample_attempt, sample_syn_drop};
 
 #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value")]
 fn check(text: &str, expected: Expect) {
@@ -183,7 +183,7 @@ fn all_decisions_are_told_when_asked_for() {
 const END: MonoNs = MonoNs(1_000_000_000_000);
 
 /// Every finding of events read in this order, and the counters at the end.
-fn findings(reads: &[(MonoNs, Event)], polls: &[bool]) -> (Vec<Finding>, Counters) {
+fn findings(reads: &[(MonoNs, PacketEvent)], polls: &[bool]) -> (Vec<Finding>, Counters) {
     let mut correlator = Correlator::new(true);
     let mut out = Vec::new();
     for (i, (now, event)) in reads.iter().enumerate() {
@@ -240,7 +240,7 @@ proptest! {
 
     #[test]
     fn after_a_timeout_nothing_is_due(
-        events in proptest::collection::vec(any_event(), 1..40),
+        events in proptest::collection::vec(any_packet_event(), 1..40),
         nows in proptest::collection::vec(0..u64::MAX / 2, 40),
     ) {
         let mut correlator = Correlator::new(true);
@@ -262,7 +262,7 @@ fn the_attempts_table_never_exceeds_its_cap() {
         let mut dropped = sample_syn_drop();
         dropped.at = MonoNs(i);
         dropped.attempt.isn = u32::try_from(i).unwrap();
-        correlator.handle_event(MonoNs(i), Event::SynDropped(dropped));
+        correlator.handle_event(MonoNs(i), PacketEvent::SynDropped(dropped));
         correlator.handle_timeout(MonoNs(i) + REORDER_WINDOW);
         assert!(correlator.held_attempts() <= ATTEMPTS_HELD_MAX);
     }
@@ -277,7 +277,7 @@ fn a_full_window_releases_the_oldest_early() {
     for i in 0..WINDOW_EVENTS_MAX + extra {
         let mut decided = sample_attempt();
         decided.at = MonoNs(i as u64);
-        correlator.handle_event(MonoNs(i as u64), Event::AttemptDecided(decided));
+        correlator.handle_event(MonoNs(i as u64), PacketEvent::AttemptDecided(decided));
         assert!(correlator.window_events() <= WINDOW_EVENTS_MAX);
     }
     assert_eq!(correlator.counters().released_early, extra as u64);
@@ -290,7 +290,7 @@ fn findings_nobody_takes_are_bounded_and_counted() {
     let extra = 5;
     let mut correlator = Correlator::new(false);
     for _ in 0..FINDINGS_MAX + extra {
-        let decided = Event::AttemptDecided(sample_attempt());
+        let decided = PacketEvent::AttemptDecided(sample_attempt());
         correlator.handle_event(MonoNs(u64::MAX / 2), decided);
         correlator.handle_timeout(MonoNs(u64::MAX / 2));
     }

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::clock::MonoNs;
-use crate::event::Event;
+use crate::event::PacketEvent;
 
 /// Events held at once: more than one full ring (about 7,000 records), so that a drain fits.
 ///
@@ -16,7 +16,7 @@ use crate::event::Event;
 pub const WINDOW_EVENTS_MAX: usize = 8_192;
 
 /// An event under the time it is filed at, its own time and its contents breaking ties.
-type Filed = (MonoNs, MonoNs, Event);
+type Filed = (MonoNs, MonoNs, PacketEvent);
 
 /// Held events, oldest first.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Window {
     /// Holds an event until its time comes; a time ahead of `now` is taken as `now`.
     ///
     /// Equal times leave in the order of their contents, so the order of arrival never matters.
-    pub fn push(&mut self, now: MonoNs, event: Event) {
+    pub fn push(&mut self, now: MonoNs, event: PacketEvent) {
         let at = event.at();
         self.held.push(Reverse((at.min(now), at, event)));
     }
@@ -46,7 +46,7 @@ impl Window {
     }
 
     /// The oldest held event with the time it is filed under.
-    pub fn pop(&mut self) -> Option<(MonoNs, Event)> {
+    pub fn pop(&mut self) -> Option<(MonoNs, PacketEvent)> {
         self.held.pop().map(|Reverse((at, _, event))| (at, event))
     }
 

@@ -25,8 +25,8 @@ pub use node::{NodeCount, node_count};
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, AttemptId, Change, EntryState, Event, FirstDrop, OutcomeSeen, Proto,
-    RealServerChanged, StaleDatagrams, SynDropped, Verdict,
+    AttemptDecided, AttemptId, Change, ConfigEvent, EntryState, Event, FirstDrop, OutcomeSeen,
+    PacketEvent, Proto, RealServerChanged, StaleDatagrams, SynDropped, Verdict,
 };
 
 /// The event a record holds.
@@ -42,23 +42,26 @@ pub fn decode(bytes: &[u8]) -> Result<Event, Malformed> {
             wanted: size_of::<RecordHeader>(),
         });
     };
-    match header.kind {
+    let packet = match header.kind {
         KIND_ATTEMPT => {
-            attempt(&payload("attempt record", &header, bytes)?).map(Event::AttemptDecided)
+            PacketEvent::AttemptDecided(attempt(&payload("attempt record", &header, bytes)?)?)
         }
         KIND_SYN_DROP => {
-            syn_drop(&payload("SYN drop record", &header, bytes)?).map(Event::SynDropped)
+            PacketEvent::SynDropped(syn_drop(&payload("SYN drop record", &header, bytes)?)?)
         }
-        KIND_REAL_SERVER => real_server_changed(&payload("real server record", &header, bytes)?)
-            .map(Event::RealServerChanged),
         KIND_OUTCOME => {
-            outcome(&payload("outcome record", &header, bytes)?).map(Event::OutcomeSeen)
+            PacketEvent::OutcomeSeen(outcome(&payload("outcome record", &header, bytes)?)?)
         }
         KIND_DATAGRAM => {
-            datagrams(&payload("datagram record", &header, bytes)?).map(Event::StaleDatagrams)
+            PacketEvent::StaleDatagrams(datagrams(&payload("datagram record", &header, bytes)?)?)
         }
-        found => Err(Malformed::UnknownKind { found }),
-    }
+        KIND_REAL_SERVER => {
+            let changed = real_server_changed(&payload("real server record", &header, bytes)?)?;
+            return Ok(ConfigEvent::RealServerChanged(changed).into());
+        }
+        found => return Err(Malformed::UnknownKind { found }),
+    };
+    Ok(packet.into())
 }
 
 /// The whole record, once its length is what its kind says, in the header and in fact.

@@ -66,14 +66,14 @@ proptest! {
 }
 
 fn attempt_with(change: impl FnOnce(&mut AttemptRecord)) -> Result<Event, Malformed> {
-    let bytes = wire::encode(&Event::AttemptDecided(sample_attempt()));
+    let bytes = wire::encode_packet(&PacketEvent::AttemptDecided(sample_attempt()));
     let mut record = AttemptRecord::read_from_bytes(&bytes).unwrap();
     change(&mut record);
     decode(record.as_bytes())
 }
 
 fn syn_drop_with(change: impl FnOnce(&mut SynDropRecord)) -> Result<Event, Malformed> {
-    let bytes = wire::encode(&Event::SynDropped(sample_syn_drop()));
+    let bytes = wire::encode_packet(&PacketEvent::SynDropped(sample_syn_drop()));
     let mut record = SynDropRecord::read_from_bytes(&bytes).unwrap();
     change(&mut record);
     decode(record.as_bytes())
@@ -88,11 +88,11 @@ fn refusal(result: Result<Event, Malformed>) -> (Reason, String) {
 fn the_samples_are_accepted() {
     assert_eq!(
         attempt_with(|_| ()),
-        Ok(Event::AttemptDecided(sample_attempt()))
+        Ok(PacketEvent::AttemptDecided(sample_attempt()).into())
     );
     assert_eq!(
         syn_drop_with(|_| ()),
-        Ok(Event::SynDropped(sample_syn_drop()))
+        Ok(PacketEvent::SynDropped(sample_syn_drop()).into())
     );
 }
 
@@ -105,7 +105,7 @@ fn lengths_are_refused() {
             "record header is 0 bytes, wanted 16".to_owned()
         )
     );
-    let mut bytes = wire::encode(&Event::SynDropped(sample_syn_drop()));
+    let mut bytes = wire::encode_packet(&PacketEvent::SynDropped(sample_syn_drop()));
     assert_eq!(
         refusal(decode(&bytes[..79])),
         (
@@ -226,7 +226,7 @@ fn contradictions_are_refused() {
 
 #[test]
 fn no_real_server_is_none() {
-    let Ok(Event::AttemptDecided(decided)) = attempt_with(|r| r.real_server = RealServerKey::NONE)
+    let Ok(Event::Packet(PacketEvent::AttemptDecided(decided))) = attempt_with(|r| r.real_server = RealServerKey::NONE)
     else {
         panic!("an attempt without a real server must be accepted");
     };

@@ -13,19 +13,29 @@ use zerocopy::IntoBytes;
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, EntryState, Event, Family, OutcomeSeen, RealServer, RealServerChanged, Service,
-    ServiceName, StaleDatagrams, SynDropped, Tuple, Verdict,
+    AttemptDecided, ConfigEvent, EntryState, Event, Family, OutcomeSeen, PacketEvent, RealServer,
+    RealServerChanged, Service, ServiceName, StaleDatagrams, SynDropped, Tuple, Verdict,
 };
 
 /// The record of an event.
 #[must_use]
 pub fn encode(event: &Event) -> Vec<u8> {
     match event {
-        Event::AttemptDecided(decided) => attempt(decided).as_bytes().to_vec(),
-        Event::SynDropped(dropped) => syn_drop(dropped).as_bytes().to_vec(),
-        Event::RealServerChanged(changed) => real_server_changed(changed).as_bytes().to_vec(),
-        Event::OutcomeSeen(seen) => outcome(seen).as_bytes().to_vec(),
-        Event::StaleDatagrams(seen) => datagrams(seen).as_bytes().to_vec(),
+        Event::Packet(packet) => encode_packet(packet),
+        Event::Config(ConfigEvent::RealServerChanged(changed)) => {
+            real_server_changed(changed).as_bytes().to_vec()
+        }
+    }
+}
+
+/// The record of an event about packets.
+#[must_use]
+pub fn encode_packet(event: &PacketEvent) -> Vec<u8> {
+    match event {
+        PacketEvent::AttemptDecided(decided) => attempt(decided).as_bytes().to_vec(),
+        PacketEvent::SynDropped(dropped) => syn_drop(dropped).as_bytes().to_vec(),
+        PacketEvent::OutcomeSeen(seen) => outcome(seen).as_bytes().to_vec(),
+        PacketEvent::StaleDatagrams(seen) => datagrams(seen).as_bytes().to_vec(),
     }
 }
 

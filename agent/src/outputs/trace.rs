@@ -48,11 +48,11 @@ mod tests {
     use super::*;
     use crate::clock::MonoNs;
     use crate::correlate::Correlator;
-    use crate::event::{AttemptDecided, EntryState, Event, StaleDatagrams, Verdict};
+    use crate::event::{AttemptDecided, EntryState, PacketEvent, StaleDatagrams, Verdict};
     use crate::finding::FindingKind;
     use crate::testing::{sample_attempt, sample_datagrams, sample_outcome, sample_syn_drop};
 
-    fn line(event: Event, format: Format) -> String {
+    fn line(event: PacketEvent, format: Format) -> String {
         let mut correlator = Correlator::new(false);
         correlator.handle_event(event.at(), event);
         correlator.handle_end(MonoNs(7_000_000_000));
@@ -64,13 +64,13 @@ mod tests {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value")]
-    fn check(event: Event, format: Format, expected: Expect) {
+    fn check(event: PacketEvent, format: Format, expected: Expect) {
         expected.assert_eq(&line(event, format));
     }
 
     #[test]
     fn a_stale_connection() {
-        let event = Event::AttemptDecided(sample_attempt());
+        let event = PacketEvent::AttemptDecided(sample_attempt());
         check(
             event,
             Format::Text,
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_became_of_it() {
-        let event = Event::OutcomeSeen(sample_outcome());
+        let event = PacketEvent::OutcomeSeen(sample_outcome());
         check(
             event,
             Format::Text,
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_stale_flow() {
-        let event = Event::StaleDatagrams(sample_datagrams());
+        let event = PacketEvent::StaleDatagrams(sample_datagrams());
         check(
             event,
             Format::Text,
@@ -116,7 +116,7 @@ mod tests {
             1970-01-01T00:00:08.400Z stale flow: 10.0.0.2:40001 -> TCP 10.96.0.10:80, 21 datagrams in 6.0 s sent to 10.1.1.2:8080 (weight 0)
         "#]],
         );
-        let dropped = Event::StaleDatagrams(StaleDatagrams {
+        let dropped = PacketEvent::StaleDatagrams(StaleDatagrams {
             removed: true,
             ..sample_datagrams()
         });
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_syn_lost_elsewhere() {
-        let event = Event::AttemptDecided(AttemptDecided {
+        let event = PacketEvent::AttemptDecided(AttemptDecided {
             at: MonoNs(6_030_000_000),
             verdict: Verdict::Reused,
             weight: 1,
@@ -166,7 +166,7 @@ mod tests {
                 .map(str::to_owned)
                 .collect()
         };
-        let event = Event::AttemptDecided(sample_attempt());
+        let event = PacketEvent::AttemptDecided(sample_attempt());
         let json: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&line(event, Format::Json)).unwrap();
         let mut fields = documented("## Fields");
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_dropped_syn() {
-        let event = Event::SynDropped(sample_syn_drop());
+        let event = PacketEvent::SynDropped(sample_syn_drop());
         check(
             event,
             Format::Text,

@@ -17,7 +17,7 @@ use super::*;
 use crate::clock::MonoNs;
 use crate::decode::wire;
 use crate::event::{
-    AttemptDecided, Event, FirstDrop, Proto, RealServer, ServiceName, SynDropped, Verdict,
+    AttemptDecided, PacketEvent, FirstDrop, Proto, RealServer, ServiceName, SynDropped, Verdict,
 };
 use crate::outputs::http::Refused;
 use crate::testing::{sample_attempt, sample_service, sample_syn_drop};
@@ -119,7 +119,7 @@ fn anchor() -> WallAnchor {
 }
 
 /// Tells `metrics` every finding of these events.
-fn tell(metrics: &Metrics, events: &[Event]) {
+fn tell(metrics: &Metrics, events: &[PacketEvent]) {
     let mut correlator = crate::correlate::Correlator::new(false);
     for event in events {
         metrics.received();
@@ -132,8 +132,8 @@ fn tell(metrics: &Metrics, events: &[Event]) {
     metrics.correlated(correlator.counters());
 }
 
-fn delayed(at_ms: u64) -> Event {
-    Event::AttemptDecided(AttemptDecided {
+fn delayed(at_ms: u64) -> PacketEvent {
+    PacketEvent::AttemptDecided(AttemptDecided {
         at: MonoNs(at_ms * 1_000_000),
         verdict: Verdict::Scheduled,
         first_drop: Some(FirstDrop {
@@ -184,7 +184,7 @@ fn full() -> Metrics {
     tell(
         &metrics,
         &[
-            Event::AttemptDecided(sample_attempt()),
+            PacketEvent::AttemptDecided(sample_attempt()),
             delayed(1_033),
             delayed(3_060),
             delayed(7_100),
@@ -503,14 +503,14 @@ fn delays_are_capped() {
     let metrics = Metrics::new(BUILD);
     let extra = 3_u16;
     for i in 0..u16::try_from(SERIES_MAX).unwrap() + extra {
-        let Event::AttemptDecided(mut decided) = delayed(1_000) else {
+        let PacketEvent::AttemptDecided(mut decided) = delayed(1_000) else {
             unreachable!()
         };
         decided.service.name = ServiceName::Address {
             proto: Proto::Tcp,
             local: std::net::SocketAddr::new("10.0.0.1".parse().unwrap(), i),
         };
-        tell(&metrics, &[Event::AttemptDecided(decided)]);
+        tell(&metrics, &[PacketEvent::AttemptDecided(decided)]);
     }
     let text = metrics.text();
     assert_eq!(
@@ -558,7 +558,7 @@ fn an_unresolved_drop_is_no_delay() {
     let metrics = Metrics::new(BUILD);
     tell(
         &metrics,
-        &[Event::SynDropped(SynDropped {
+        &[PacketEvent::SynDropped(SynDropped {
             ..sample_syn_drop()
         })],
     );
