@@ -9,6 +9,9 @@
 //! Clock: `*_ns` is `CLOCK_MONOTONIC` as `bpf_ktime_get_ns` reads it.
 #![no_std]
 
+#[cfg(feature = "schema")]
+extern crate std;
+
 pub mod attempt;
 pub mod config;
 pub mod count;

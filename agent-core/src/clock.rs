@@ -15,6 +15,7 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 /// Arithmetic saturates: a time made of hostile bytes must not panic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MonoNs(pub u64);
 
 impl MonoNs {

@@ -10,13 +10,14 @@ use agent_common::netfilter::HookPoint;
 use agent_common::node::NodeEvent;
 use agent_common::record::{CHANGE_ADDED, CHANGE_REMOVED, CHANGE_WEIGHT_SET};
 use agent_common::verdict::{Decision, DropCause, Outcome, StaleCause};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::clock::MonoNs;
 
 /// Inode number of a network namespace; 0 when it could not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NetnsId(pub u32);
 
 impl fmt::Display for NetnsId {
@@ -206,24 +207,37 @@ impl fmt::Display for AttemptId {
     }
 }
 
-/// Something wrong on this node that is counted, and not seen packet by packet.
+/// A problem of this node that is counted, and not seen packet by packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Trouble {
+pub enum NodeProblem {
     /// Counted by the kernel programs.
     Event(NodeEvent),
-    /// Segments thrown away for want of memory.
+    /// Segments dropped for want of memory.
     TcpMemory,
-    /// Datagrams thrown away because their socket's buffer was full.
+    /// Datagrams dropped because their socket's buffer was full.
     UdpReceiveBuffer,
-    /// Datagrams thrown away because all of UDP had no memory left.
+    /// Datagrams dropped because all of UDP had no memory left.
     UdpMemory,
     /// Entries conntrack could not insert.
     ConntrackInsertFailed,
-    /// A listener on a port that an outgoing connection may be given as well.
-    ListenerInPortRange,
 }
 
-impl Trouble {
+impl NodeProblem {
+    /// Every member.
+    pub const ALL: &'static [Self] = &[
+        Self::Event(NodeEvent::AcceptQueueFull),
+        Self::Event(NodeEvent::HandshakeRefused),
+        Self::Event(NodeEvent::SynQueueFull),
+        Self::Event(NodeEvent::SourcePortsExhausted),
+        Self::Event(NodeEvent::FragNeededSent),
+        Self::Event(NodeEvent::FragNeededReceived),
+        Self::Event(NodeEvent::BlackHoleSuspected),
+        Self::TcpMemory,
+        Self::UdpReceiveBuffer,
+        Self::UdpMemory,
+        Self::ConntrackInsertFailed,
+    ];
+
     /// The word of `cause`, as the metrics have it.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -234,7 +248,6 @@ impl Trouble {
             Self::UdpReceiveBuffer => "udp_receive_buffer",
             Self::UdpMemory => "udp_memory",
             Self::ConntrackInsertFailed => "conntrack_insert_failed",
-            Self::ListenerInPortRange => "listener_in_port_range",
         }
     }
 }
@@ -358,11 +371,7 @@ entry_states! {
     SctpClosed = Sctp 13, "closed";
 }
 
-impl Serialize for EntryState {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.word())
-    }
-}
+crate::words::json!(EntryState, NodeProblem);
 
 /// The first SYN of an attempt that died on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -25,3 +25,4 @@ pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod top;
+mod words;

@@ -15,10 +15,9 @@ use proptest::sample::select;
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, AttemptId, Change, ConfigEvent, EntryState, Event, Family, FirstDrop, NetnsId, OutcomeSeen,
-    PacketEvent,
-    Proto, RealServer, RealServerChanged, Service, ServiceName, StaleDatagrams, SynDropped, Tuple,
-    Verdict,
+    AttemptDecided, AttemptId, Change, ConfigEvent, EntryState, Event, Family, FirstDrop, NetnsId,
+    OutcomeSeen, PacketEvent, Proto, RealServer, RealServerChanged, Service, ServiceName,
+    StaleDatagrams, SynDropped, Tuple, Verdict,
 };
 
 /// A connection that followed an old entry to a stale real server.
@@ -316,8 +315,12 @@ fn story_event(at: MonoNs, isn: u32, kind: u8, event: PacketEvent) -> PacketEven
             first_drop: None,
             ..decided
         }),
-        (_, PacketEvent::SynDropped(dropped)) => PacketEvent::SynDropped(SynDropped { at, ..dropped }),
+        (_, PacketEvent::SynDropped(dropped)) => {
+            PacketEvent::SynDropped(SynDropped { at, ..dropped })
+        }
         (_, PacketEvent::OutcomeSeen(seen)) => PacketEvent::OutcomeSeen(OutcomeSeen { at, ..seen }),
-        (_, PacketEvent::StaleDatagrams(seen)) => PacketEvent::StaleDatagrams(StaleDatagrams { at, ..seen }),
+        (_, PacketEvent::StaleDatagrams(seen)) => {
+            PacketEvent::StaleDatagrams(StaleDatagrams { at, ..seen })
+        }
     }
 }

@@ -11,8 +11,8 @@ use ipvs_lens::clock::MonoNs;
 use ipvs_lens::correlate::{Correlator, REORDER_WINDOW};
 use ipvs_lens::decode::{decode, wire};
 use ipvs_lens::event::{
-    AttemptDecided, AttemptId, PacketEvent, FirstDrop, NetnsId, Proto, RealServer, Service, ServiceName,
-    Tuple, Verdict,
+    AttemptDecided, AttemptId, FirstDrop, NetnsId, PacketEvent, Proto, RealServer, Service,
+    ServiceName, Tuple, Verdict,
 };
 
 const EVENTS: u32 = 10_000;

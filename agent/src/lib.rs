@@ -19,6 +19,8 @@ pub mod outputs;
 pub mod probes;
 pub mod publish;
 pub mod run;
+#[cfg(test)]
+mod schema;
 pub mod settings;
 pub mod signals;
 pub mod source;

@@ -10,6 +10,7 @@ use crate::kernel::limitation::Limitation;
 
 /// What the agent as a whole is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Not attached yet: see [`Status::reason`].
@@ -38,6 +39,7 @@ impl State {
 
 /// What one probe is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeState {
     /// Attached.
@@ -51,6 +53,7 @@ pub enum ProbeState {
 
 /// One probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProbeStatus {
     /// Its name, as in the metric's `probe` label.
     pub name: String,
@@ -64,6 +67,7 @@ pub struct ProbeStatus {
 
 /// Events so far, by fate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EventsStatus {
     /// Records the kernel programs tried to write.
     pub emitted: u64,
@@ -79,6 +83,7 @@ pub struct EventsStatus {
 
 /// The IPVS table of one network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TableStatus {
     /// Services at the last reading.
     pub services: usize,
@@ -92,6 +97,7 @@ pub struct TableStatus {
 
 /// The web configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WebStatus {
     /// Its path.
     pub file: String,
@@ -105,6 +111,7 @@ pub struct WebStatus {
 
 /// Everything `/status` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// Version of the agent.
     pub version: String,

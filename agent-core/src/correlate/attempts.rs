@@ -9,7 +9,7 @@ use agent_common::verdict::DropCause;
 use super::OUTCOME_DEADLINE;
 use crate::clock::MonoNs;
 use crate::event::{AttemptDecided, AttemptId, FirstDrop, SynDropped};
-use crate::finding::{Cause, Finding, FindingKind};
+use crate::finding::{Attempt, ConnectBlocked, Finding, SynDrop};
 
 /// Attempts held at once.
 ///
@@ -31,21 +31,19 @@ pub struct Held {
     pub lost_before: u64,
     /// When the latest dead SYN known is filed; the deadline counts from here.
     pub last_drop: MonoNs,
-    evidence: Finding,
+    evidence: Evidence,
+}
+
+/// The drop that says most.
+#[derive(Clone, Copy, Debug)]
+enum Evidence {
+    /// IPVS dropped a SYN: the record names service and real server.
+    Ipvs(Attempt),
+    /// The kernel freed a SYN.
+    Kernel(SynDropped),
 }
 
 impl Held {
-    fn new(at: MonoNs, first_drop: FirstDrop, evidence: &Finding, lost_before: u64) -> Self {
-        Self {
-            first_drop,
-            drops: evidence.drops,
-            events: 1,
-            lost_before,
-            last_drop: at,
-            evidence: *evidence,
-        }
-    }
-
     /// IPVS dropped a SYN; `at` is the time it is filed under.
     pub fn by_ipvs(
         at: MonoNs,
@@ -57,10 +55,14 @@ impl Held {
             at: decided.at,
             cause,
         };
-        let mut evidence = Finding::of_decision(FindingKind::ConnectBlocked, decided);
-        evidence.drops = evidence.drops.max(1);
-        let first_drop = decided.first_drop.map_or(seen, |told| told.min(seen));
-        Self::new(at, first_drop, &evidence, lost_before)
+        Self {
+            first_drop: decided.first_drop.map_or(seen, |first| first.min(seen)),
+            drops: u32::from(decided.drops).max(1),
+            events: 1,
+            lost_before,
+            last_drop: at,
+            evidence: Evidence::Ipvs(Attempt::of(decided)),
+        }
     }
 
     /// The kernel freed a SYN; `at` is the time it is filed under.
@@ -69,16 +71,21 @@ impl Held {
             at: dropped.at,
             cause: dropped.cause,
         };
-        Self::new(at, seen, &Finding::of_syn_drop(dropped), lost_before)
+        Self {
+            first_drop: seen,
+            drops: 1,
+            events: 1,
+            lost_before,
+            last_drop: at,
+            evidence: Evidence::Kernel(*dropped),
+        }
     }
 
     /// Both as one: what IPVS said is the better evidence, the earlier drop names the cause.
     fn merge(self, other: &Self) -> Self {
-        let ipvs = |held: &Self| held.evidence.kind == FindingKind::ConnectBlocked;
-        let evidence = if ipvs(other) && !ipvs(&self) {
-            other.evidence
-        } else {
-            self.evidence
+        let evidence = match (self.evidence, other.evidence) {
+            (Evidence::Kernel(_), Evidence::Ipvs(_)) => other.evidence,
+            _ => self.evidence,
         };
         Self {
             first_drop: self.first_drop.min(other.first_drop),
@@ -98,13 +105,32 @@ impl Held {
 
     /// The finding when nothing got through until `end`, with `lost` events lost so far.
     pub fn unresolved(&self, end: MonoNs, lost: u64) -> Finding {
-        Finding {
-            at: self.first_drop.at,
-            cause: Some(Cause::Drop(self.first_drop.cause)),
-            drops: self.drops,
-            waited: Some(end.since(self.last_drop)),
-            events_lost: lost.saturating_sub(self.lost_before),
-            ..self.evidence
+        let FirstDrop { at, cause } = self.first_drop;
+        let drops = self.drops;
+        let waited = end.since(self.last_drop);
+        let events_lost = lost.saturating_sub(self.lost_before);
+        match self.evidence {
+            Evidence::Ipvs(attempt) => ConnectBlocked {
+                at,
+                attempt: Attempt { drops, ..attempt },
+                cause,
+                waited,
+                events_lost,
+            }
+            .into(),
+            Evidence::Kernel(dropped) => SynDrop {
+                at,
+                client: dropped.attempt.tuple.into(),
+                isn: dropped.attempt.isn,
+                cause,
+                hook: dropped.hook,
+                kernel_reason: dropped.reason,
+                kernel_location: dropped.location,
+                drops,
+                waited,
+                events_lost,
+            }
+            .into(),
         }
     }
 }

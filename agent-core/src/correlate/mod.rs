@@ -29,7 +29,10 @@ pub use window::WINDOW_EVENTS_MAX;
 
 use crate::clock::MonoNs;
 use crate::event::{AttemptDecided, AttemptId, FirstDrop, PacketEvent, SynDropped, Verdict};
-use crate::finding::{Cause, Finding, FindingKind};
+use crate::finding::{
+    Attempt, ConnectDelayed, Finding, OrdinaryDecision, StaleConnection, StaleFlow, StaleOutcome,
+    SynLostElsewhere,
+};
 use attempts::{Attempts, Held};
 use stale::Stale;
 use window::Window;
@@ -124,7 +127,7 @@ impl Correlator {
     pub fn handle_end(&mut self, now: MonoNs) {
         self.run_until(now);
         while let Some(held) = self.attempts.pop_first() {
-            self.report(&held.unresolved(now, self.lost), held.events);
+            self.report(held.unresolved(now, self.lost), held.events);
         }
     }
 
@@ -188,8 +191,8 @@ impl Correlator {
         match event {
             PacketEvent::AttemptDecided(decided) => self.decided(at, decided),
             PacketEvent::SynDropped(dropped) => self.syn_dropped(at, dropped),
-            PacketEvent::OutcomeSeen(seen) => self.report(&Finding::of_outcome(seen), 1),
-            PacketEvent::StaleDatagrams(seen) => self.report(&Finding::of_datagrams(seen), 1),
+            PacketEvent::OutcomeSeen(seen) => self.report(StaleOutcome::from(seen), 1),
+            PacketEvent::StaleDatagrams(seen) => self.report(StaleFlow::from(seen), 1),
         }
     }
 
@@ -211,36 +214,36 @@ impl Correlator {
             return self.delayed(decided, first, held.as_ref());
         }
         if let Verdict::ReusedStale(cause) = decided.verdict {
-            let finding = Finding {
-                cause: Some(Cause::Stale(cause)),
-                ..Finding::of_decision(FindingKind::StaleConnection, decided)
+            let finding = StaleConnection {
+                at: decided.at,
+                attempt: Attempt::of(decided),
+                cause,
             };
-            return self.report(&finding, 1);
+            return self.report(finding, 1);
         }
         if decided.retransmits > 0 {
-            let finding = Finding {
-                delay: Some(decided.at.since(decided.first_seen)),
-                ..Finding::of_decision(FindingKind::SynLostElsewhere, decided)
+            let finding = SynLostElsewhere {
+                at: decided.at,
+                attempt: Attempt::of(decided),
+                delay: decided.at.since(decided.first_seen),
             };
-            return self.report(&finding, 1);
+            return self.report(finding, 1);
         }
         if self.tell_all_decisions {
-            return self.report(&Finding::of_decision(FindingKind::Decision, decided), 1);
+            let finding = OrdinaryDecision {
+                at: decided.at,
+                attempt: Attempt::of(decided),
+            };
+            return self.report(finding, 1);
         }
         self.counters.suppressed += 1;
     }
 
     fn delayed(&mut self, decided: &AttemptDecided, first: FirstDrop, held: Option<&Held>) {
-        let base = Finding::of_decision(FindingKind::ConnectDelayed, decided);
-        let seen = held.map_or(0, |held| held.drops);
-        let finding = Finding {
-            cause: Some(Cause::Drop(first.cause)),
-            delay: Some(decided.at.since(first.at)),
-            drops: base.drops.max(seen).max(1),
-            events_lost: held.map_or(0, |held| self.lost.saturating_sub(held.lost_before)),
-            ..base
-        };
-        self.report(&finding, 1 + held.map_or(0, |held| held.events));
+        let drops = held.map_or(0, |held| held.drops);
+        let lost = held.map_or(0, |held| self.lost.saturating_sub(held.lost_before));
+        let finding = ConnectDelayed::of(decided, first, drops, lost);
+        self.report(finding, 1 + held.map_or(0, |held| held.events));
     }
 
     fn syn_dropped(&mut self, at: MonoNs, dropped: &SynDropped) {
@@ -260,16 +263,16 @@ impl Correlator {
     fn give_up_first(&mut self) {
         if let Some(held) = self.attempts.pop_first() {
             let end = held.last_drop + OUTCOME_DEADLINE;
-            self.report(&held.unresolved(end, self.lost), held.events);
+            self.report(held.unresolved(end, self.lost), held.events);
         }
     }
 
-    fn report(&mut self, finding: &Finding, events: u64) {
+    fn report(&mut self, finding: impl Into<Finding>, events: u64) {
         if self.findings.len() >= FINDINGS_MAX {
             self.counters.unread += events;
             return;
         }
         self.counters.reported += events;
-        self.findings.push_back(*finding);
+        self.findings.push_back(finding.into());
     }
 }

@@ -1,6 +1,6 @@
 //! Growing counters about the node to findings.
 //!
-//! PURE. Trouble of the node is counted and not seen packet by packet. A counter is told when it
+//! PURE. NodeProblem of the node is counted and not seen packet by packet. A counter is told when it
 //! first grows, then at most every [`TELL_EVERY`] with what was added since: the findings are few,
 //! and their counts together are the counter.
 
@@ -13,8 +13,8 @@ use agent_common::node::NODE_COUNTS_MAX;
 use crate::clock::MonoNs;
 use crate::decode::NodeCount;
 use crate::decode::proc::Readings;
-use crate::event::{NetnsId, Trouble};
-use crate::finding::Finding;
+use crate::event::{NetnsId, NodeProblem};
+use crate::finding::{Counted, Finding, ListenerInPortRange};
 
 /// How often a counter that goes on growing is told.
 pub const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub const LISTENERS_TOLD_MAX: usize = 256;
 /// What is counted where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    trouble: Trouble,
+    problem: NodeProblem,
     netns: Option<NetnsId>,
     at: Option<SocketAddr>,
 }
@@ -77,7 +77,7 @@ impl NodeWatch {
         let before = self.counts_at.replace(now).unwrap_or(now);
         let counted = counts.iter().map(|(count, value)| {
             let place = Place {
-                trouble: Trouble::Event(count.event),
+                problem: NodeProblem::Event(count.event),
                 netns: (count.netns.0 != 0).then_some(count.netns),
                 at: count.at,
             };
@@ -92,17 +92,17 @@ impl NodeWatch {
     pub fn handle_procfs(&mut self, now: MonoNs, readings: &Readings) {
         let before = self.procfs_at.replace(now).unwrap_or(now);
         let counters = [
-            (Trouble::TcpMemory, readings.tcp_memory),
-            (Trouble::UdpReceiveBuffer, readings.udp_receive_buffer),
-            (Trouble::UdpMemory, readings.udp_memory),
+            (NodeProblem::TcpMemory, readings.tcp_memory),
+            (NodeProblem::UdpReceiveBuffer, readings.udp_receive_buffer),
+            (NodeProblem::UdpMemory, readings.udp_memory),
             (
-                Trouble::ConntrackInsertFailed,
+                NodeProblem::ConntrackInsertFailed,
                 readings.conntrack_insert_failed,
             ),
         ];
-        for (trouble, value) in counters {
+        for (problem, value) in counters {
             let place = Place {
-                trouble,
+                problem,
                 netns: None,
                 at: None,
             };
@@ -180,10 +180,8 @@ impl NodeWatch {
         let Some(found) = found else { return };
         let found: BTreeSet<_> = found.iter().copied().take(LISTENERS_TOLD_MAX).collect();
         for listener in found.difference(&self.listeners) {
-            self.findings.push_back(Finding {
-                at: now,
-                ..Finding::of_trouble(Trouble::ListenerInPortRange, None, Some(*listener))
-            });
+            let finding = ListenerInPortRange::new(now, *listener);
+            self.findings.push_back(finding.into());
         }
         self.listeners = found;
     }
@@ -195,17 +193,16 @@ fn tell(place: Place, known: &mut Known, now: MonoNs, latest: &[NodeCount]) -> F
     (known.told, known.told_at) = (known.seen, Some(now));
     let latest = latest
         .iter()
-        .find(|latest| place.at.is_none() && place.trouble == Trouble::Event(latest.event));
-    Finding {
+        .find(|latest| place.at.is_none() && place.problem == NodeProblem::Event(latest.event));
+    Counted {
         at: now,
-        count: Some(count),
-        lasted: Some(now.since(known.since)),
-        ..Finding::of_trouble(
-            place.trouble,
-            place.netns,
-            place.at.or_else(|| latest.and_then(|latest| latest.at)),
-        )
+        cause: place.problem,
+        netns: place.netns,
+        destination: place.at.or_else(|| latest.and_then(|latest| latest.at)),
+        count,
+        lasted: now.since(known.since),
     }
+    .into()
 }
 
 #[cfg(test)]
@@ -285,7 +282,7 @@ mod tests {
         assert_eq!(
             told(&mut watch),
             [
-                "listener 10.0.0.1:80 forgot 1 handshake in 0.0 s: accept_queue_full",
+                "listener 10.0.0.1:80 dropped 1 final handshake ACK in 0.0 s: accept_queue_full",
                 "connect to 10.0.0.1:443 failed 5 times in 0.0 s: source_ports_exhausted",
             ]
         );
@@ -302,7 +299,9 @@ mod tests {
         watch.handle_counts(at(1), &[(anywhere(event), 2)], &[latest]);
         assert_eq!(
             told(&mut watch),
-            ["too big for the way: 2 packets in 0.0 s, the last one to 10.0.0.1: frag_needed_sent"]
+            [
+                "path MTU exceeded: 2 packets in 0.0 s, latest destination 10.0.0.1: frag_needed_sent"
+            ]
         );
     }
 
@@ -337,11 +336,8 @@ mod tests {
             ),
             ..Readings::default()
         };
-        let line = |port| {
-            format!(
-                "listener 10.0.0.1:{port} has a port that outgoing connections are given as well"
-            )
-        };
+        let line =
+            |port| format!("listener 10.0.0.1:{port} listens on a port inside ip_local_port_range");
         watch.handle_procfs(at(10), &readings(&[40_000]));
         assert_eq!(told(&mut watch), [line(40_000)]);
         watch.handle_procfs(at(20), &readings(&[40_000, 40_001]));

@@ -281,7 +281,7 @@ fn a_full_window_releases_the_oldest_early() {
         assert!(correlator.window_events() <= WINDOW_EVENTS_MAX);
     }
     assert_eq!(correlator.counters().released_early, extra as u64);
-    assert_eq!(correlator.poll_output().unwrap().at, MonoNs(0));
+    assert_eq!(correlator.poll_output().unwrap().at(), MonoNs(0));
     assert_eq!(correlator.counters().reported, extra as u64);
 }
 

@@ -226,7 +226,8 @@ fn contradictions_are_refused() {
 
 #[test]
 fn no_real_server_is_none() {
-    let Ok(Event::Packet(PacketEvent::AttemptDecided(decided))) = attempt_with(|r| r.real_server = RealServerKey::NONE)
+    let Ok(Event::Packet(PacketEvent::AttemptDecided(decided))) =
+        attempt_with(|r| r.real_server = RealServerKey::NONE)
     else {
         panic!("an attempt without a real server must be accepted");
     };

@@ -40,6 +40,7 @@ impl Conclusion {
 
 /// One rule's judgement of a node or of one namespace.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Entry {
     /// Name of the rule.
     pub id: &'static str,
@@ -58,6 +59,7 @@ pub struct Entry {
 
 /// Which namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Place {
     /// Its inode.
     pub id: u32,
@@ -67,6 +69,7 @@ pub struct Place {
 
 /// Everything the doctor says about a node.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report<'a> {
     /// [`REPORT_VERSION`].
     pub version: u32,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Something that is not reported on this node, why, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Limitation {
     /// What is missing from the output.

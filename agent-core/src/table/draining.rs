@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::given::{Given, Place};
 use super::{RealServerRow, ServiceRow, Snapshot};
@@ -69,15 +69,11 @@ impl Holder {
     }
 }
 
-impl Serialize for Holder {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.word())
-    }
-}
+crate::words::json!(Holder, TimeSource);
 
 /// How well a time is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum TimeSource {
     /// By the kernel, as it happened.
     Live,
     /// By a reading of the table or the counters: it happened since the reading before.
@@ -86,7 +82,10 @@ pub enum Told {
     Before,
 }
 
-impl Told {
+impl TimeSource {
+    /// Every member.
+    pub const ALL: &'static [Self] = &[Self::Live, Self::Reading, Self::Before];
+
     /// The word in JSON.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -99,20 +98,27 @@ impl Told {
 }
 
 /// What happened to one real server, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Timeline {
     /// Its weight became 0.
+    #[serde(rename = "weight_0_ns")]
     pub since: MonoNs,
     /// How well that time is known.
-    pub told: Told,
+    #[serde(rename = "weight_0_told")]
+    pub told: TimeSource,
     /// Reading of the counters that last showed connections of the scheduler.
+    #[serde(rename = "last_scheduled_ns", skip_serializing_if = "Option::is_none")]
     pub last_scheduled: Option<MonoNs>,
     /// The same for old entries that led here while it had a weight.
+    #[serde(rename = "last_reused_ns", skip_serializing_if = "Option::is_none")]
     pub last_reused: Option<MonoNs>,
     /// The same for connections and datagrams that came while it was stale, each of which renewed
     /// an entry.
+    #[serde(rename = "last_stale_ns", skip_serializing_if = "Option::is_none")]
     pub last_stale: Option<MonoNs>,
     /// Connections that came while it was stale.
+    #[serde(rename = "stale_connections")]
     pub stale: u64,
     /// Datagrams that did.
     pub stale_datagrams: u64,
@@ -258,7 +264,7 @@ pub enum Ending {
         /// When.
         at: MonoNs,
         /// How well that is known.
-        told: Told,
+        told: TimeSource,
         /// What held it last.
         held_by: Holder,
     },
@@ -297,7 +303,7 @@ struct Closing {
     place: Place,
     drain: Drain,
     at: MonoNs,
-    told: Told,
+    told: TimeSource,
 }
 
 /// Every real server that drains.
@@ -347,14 +353,14 @@ impl Draining {
         if weight > 0 {
             self.drains.remove(&place);
         } else {
-            self.begin(at, place, Told::Live);
+            self.begin(at, place, TimeSource::Live);
         }
     }
 
     /// The kernel removed a real server from its service.
     pub fn handle_removal(&mut self, at: MonoNs, place: Place) {
         self.note_change(at, place);
-        self.end(at, place, Told::Live);
+        self.end(at, place, TimeSource::Live);
     }
 
     /// What was given between the last reading of the counters and this one.
@@ -390,10 +396,10 @@ impl Draining {
     pub fn handle_snapshot(&mut self, snapshot: &Snapshot) {
         let (at, began) = (snapshot.taken_at, snapshot.taken_at - snapshot.took);
         let told = if self.read.contains(&snapshot.netns) {
-            Told::Reading
+            TimeSource::Reading
         } else {
             self.read.push(snapshot.netns);
-            Told::Before
+            TimeSource::Before
         };
         for (service, row) in snapshot.real_servers() {
             let place = (service.service, row.real_server);
@@ -449,7 +455,7 @@ impl Draining {
         }
     }
 
-    fn begin(&mut self, at: MonoNs, place: Place, told: Told) {
+    fn begin(&mut self, at: MonoNs, place: Place, told: TimeSource) {
         if self.drains.contains_key(&place) {
             return;
         }
@@ -470,7 +476,7 @@ impl Draining {
         self.drains.insert(place, drain);
     }
 
-    fn end(&mut self, at: MonoNs, place: Place, told: Told) {
+    fn end(&mut self, at: MonoNs, place: Place, told: TimeSource) {
         let Some(drain) = self.drains.remove(&place) else {
             return;
         };
@@ -545,7 +551,7 @@ impl Draining {
             }
         }
         for (place, missing) in gone {
-            self.end(missing, place, Told::Reading);
+            self.end(missing, place, TimeSource::Reading);
         }
     }
 }
@@ -638,7 +644,7 @@ mod tests {
         let since = MonoNs(6 * SECOND + 7);
         let expected = Timeline {
             since,
-            told: Told::Live,
+            told: TimeSource::Live,
             // Read after the weight became 0, so it happened before.
             last_scheduled: Some(since),
             last_reused: Some(at(5)),
@@ -650,7 +656,7 @@ mod tests {
         assert_eq!(concluded.timeline, expected);
         let removed = Ending::Removed {
             at: MonoNs(11 * SECOND + 5),
-            told: Told::Live,
+            told: TimeSource::Live,
             held_by: Holder::PortReuse,
         };
         assert_eq!((concluded.place, concluded.ending), (place(), removed));
@@ -664,7 +670,10 @@ mod tests {
         draining.handle_snapshot(&reading(5, Some((1, 0, 0))));
         draining.handle_snapshot(&reading(10, Some((0, 2, 1))));
         let timeline = only(&draining).timeline;
-        assert_eq!((timeline.since, timeline.told), (at(10), Told::Reading));
+        assert_eq!(
+            (timeline.since, timeline.told),
+            (at(10), TimeSource::Reading)
+        );
         // One absence may be a torn reading.
         draining.handle_snapshot(&reading(15, None));
         assert_eq!(draining.drains().len(), 1);
@@ -673,7 +682,7 @@ mod tests {
         let ending = draining.poll().unwrap().ending;
         let expected = Ending::Removed {
             at: at(15),
-            told: Told::Reading,
+            told: TimeSource::Reading,
             held_by: Holder::LongLived,
         };
         assert_eq!(ending, expected);
@@ -684,7 +693,7 @@ mod tests {
         let mut draining = Draining::default();
         draining.handle_snapshot(&reading(5, Some((0, 0, 0))));
         let timeline = only(&draining).timeline;
-        assert_eq!((timeline.since, timeline.told), (at(5), Told::Before));
+        assert_eq!((timeline.since, timeline.told), (at(5), TimeSource::Before));
     }
 
     #[test]
@@ -703,14 +712,14 @@ mod tests {
         assert!(draining.drains().is_empty());
         // The next reading knows better.
         draining.handle_snapshot(&reading(15, Some((0, 0, 0))));
-        assert_eq!(only(&draining).timeline.told, Told::Reading);
+        assert_eq!(only(&draining).timeline.told, TimeSource::Reading);
     }
 
     #[test]
     fn each_holder_is_named() {
         let mut drain = Drain::begun(Timeline {
             since: at(1),
-            told: Told::Live,
+            told: TimeSource::Live,
             last_scheduled: None,
             last_reused: None,
             last_stale: None,

@@ -24,8 +24,6 @@ pub mod wire;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-
 pub use error::TableError;
 
 use crate::clock::MonoNs;
@@ -204,11 +202,7 @@ impl fmt::Display for Forwarding {
     }
 }
 
-impl Serialize for Forwarding {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.word())
-    }
-}
+crate::words::json!(Forwarding: Self::ALL.iter().map(|(member, _)| member.word()));
 
 /// A real server as `ipvsadm -Ln` lists it under its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -416,7 +416,7 @@ mod tests {
         tables.handle_snapshot(reading(4, &[]));
         tables.handle_snapshot(reading(5, &[]));
         let again = std::iter::from_fn(|| tables.poll_output())
-            .filter(|told| told.kind == FindingKind::NoRealServer);
+            .filter(|told| told.kind() == FindingKind::NoRealServer);
         assert_eq!(again.count(), 0);
     }
 

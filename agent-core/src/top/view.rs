@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::clock::{MonoNs, WallAnchor};
 use crate::event::{NetnsId, Service};
 use crate::table::Forwarding;
-use crate::table::draining::{Holder, Told};
+use crate::table::draining::{Holder, TimeSource};
 use crate::table::tables::{Member, Rates, Tables};
 
 /// What rows are sorted by.
@@ -78,6 +78,7 @@ pub struct Choice {
 
 /// One real server as it is shown.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Row {
     /// Network namespace.
     pub netns: NetnsId,
@@ -172,7 +173,7 @@ impl Row {
             stale_per_s: stale,
             dropped_per_s: dropped,
             draining_since: since.map(|since| rfc3339(clocks, since)),
-            draining_told: drain.map(|drain| Told::word(drain.timeline.told)),
+            draining_told: drain.map(|drain| TimeSource::word(drain.timeline.told)),
             held_by: drain.map(|drain| drain.holder(now)),
             starved: member.starved,
             draining_for: since.map(|since| now.since(since)),

@@ -33,11 +33,11 @@ impl Limiter {
     ///
     /// A line about those left out before comes first. Ordinary decisions are never logged.
     pub fn lines(&mut self, now: MonoNs, finding: &Finding) -> Vec<String> {
-        if finding.kind == FindingKind::Decision {
+        if finding.kind() == FindingKind::Decision {
             return Vec::new();
         }
         let mut lines: Vec<String> = self.suppressed(now).collect();
-        let budget = self.kinds.entry(finding.kind).or_insert(Budget {
+        let budget = self.kinds.entry(finding.kind()).or_insert(Budget {
             since: now,
             lines: 0,
             suppressed: 0,
@@ -81,11 +81,20 @@ fn left_out(kind: FindingKind, count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use agent_common::verdict::StaleCause;
+
     use super::*;
-    use crate::testing::{sample_attempt, sample_syn_drop};
+    use crate::finding::{Attempt, OrdinaryDecision, StaleConnection, StaleOutcome};
+    use crate::testing::{sample_attempt, sample_outcome};
 
     fn stale() -> Finding {
-        Finding::of_decision(FindingKind::StaleConnection, &sample_attempt())
+        let decided = sample_attempt();
+        StaleConnection {
+            at: decided.at,
+            attempt: Attempt::of(&decided),
+            cause: StaleCause::PortReuse,
+        }
+        .into()
     }
 
     #[test]
@@ -95,7 +104,7 @@ mod tests {
             .map(|_| limiter.lines(MonoNs(1), &stale()).len())
             .sum::<usize>();
         assert_eq!(logged, 5);
-        let other = Finding::of_syn_drop(&sample_syn_drop());
+        let other = Finding::from(StaleOutcome::from(&sample_outcome()));
         assert_eq!(limiter.lines(MonoNs(1), &other), [other.to_string()]);
     }
 
@@ -132,7 +141,11 @@ mod tests {
 
     #[test]
     fn ordinary_decisions_are_not_logged() {
-        let decision = Finding::of_decision(FindingKind::Decision, &sample_attempt());
+        let decided = sample_attempt();
+        let decision = Finding::from(OrdinaryDecision {
+            at: decided.at,
+            attempt: Attempt::of(&decided),
+        });
         assert!(Limiter::default().lines(MonoNs(1), &decision).is_empty());
     }
 }

@@ -11,9 +11,13 @@ use crate::clock::WallAnchor;
 use crate::finding::Finding;
 use crate::settings::Format;
 
+/// A finding as it is printed.
 #[derive(Serialize)]
-struct JsonLine<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct JsonLine<'a> {
+    /// Wall time, RFC 3339, UTC.
     time: String,
+    /// The finding.
     #[serde(flatten)]
     finding: &'a Finding,
 }
@@ -28,7 +32,7 @@ pub fn write_line(
     clocks: &WallAnchor,
     format: Format,
 ) -> io::Result<()> {
-    let time = humantime::format_rfc3339_millis(clocks.wall(finding.at)).to_string();
+    let time = humantime::format_rfc3339_millis(clocks.wall(finding.at())).to_string();
     match format {
         Format::Text => writeln!(out, "{time} {finding}")?,
         Format::Json => {
@@ -41,6 +45,7 @@ pub fn write_line(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::{Duration, UNIX_EPOCH};
 
     use expect_test::{Expect, expect};
@@ -50,6 +55,7 @@ mod tests {
     use crate::correlate::Correlator;
     use crate::event::{AttemptDecided, EntryState, PacketEvent, StaleDatagrams, Verdict};
     use crate::finding::FindingKind;
+    use crate::finding::samples::samples;
     use crate::testing::{sample_attempt, sample_datagrams, sample_outcome, sample_syn_drop};
 
     fn line(event: PacketEvent, format: Format) -> String {
@@ -82,7 +88,7 @@ mod tests {
             event,
             Format::Json,
             expect![[r#"
-                {"time":"1970-01-01T00:00:06.500Z","kind":"stale_connection","mono_ns":5000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":null,"old_state":"time_wait","delay_ns":null,"lasted_ns":null,"count":null,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":0,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0,"timeline":null,"removed_ns":null,"removed_told":null,"held_by":null,"empty_since_ns":null,"wanted_by_services":null,"draining":null}
+                {"time":"1970-01-01T00:00:06.500Z","kind":"stale_connection","mono_ns":5000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","old_state":"time_wait","drops":0,"retransmits":0,"cause":"port_reuse"}
             "#]],
         );
     }
@@ -101,7 +107,7 @@ mod tests {
             event,
             Format::Json,
             expect![[r#"
-                {"time":"1970-01-01T00:00:07.600Z","kind":"stale_outcome","mono_ns":6100000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":"unreachable","old_state":null,"delay_ns":null,"lasted_ns":3100000000,"count":null,"datagrams":null,"waited_ns":null,"drops":0,"retransmits":1,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0,"timeline":null,"removed_ns":null,"removed_told":null,"held_by":null,"empty_since_ns":null,"wanted_by_services":null,"draining":null}
+                {"time":"1970-01-01T00:00:07.600Z","kind":"stale_outcome","mono_ns":6100000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":"reused_stale","cause":"port_reuse","outcome":"unreachable","lasted_ns":3100000000,"retransmits":1}
             "#]],
         );
     }
@@ -131,7 +137,7 @@ mod tests {
             dropped,
             Format::Json,
             expect![[r#"
-                {"time":"1970-01-01T00:00:08.400Z","kind":"stale_flow","mono_ns":6900000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":0,"proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"decision":null,"cause":"ipvs_removed","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":6000000000,"count":null,"datagrams":21,"waited_ns":null,"drops":0,"retransmits":null,"netfilter_hook":null,"kernel_reason":null,"kernel_location":null,"events_lost":0,"timeline":null,"removed_ns":null,"removed_told":null,"held_by":null,"empty_since_ns":null,"wanted_by_services":null,"draining":null}
+                {"time":"1970-01-01T00:00:08.400Z","kind":"stale_flow","mono_ns":6900000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","proto":"TCP","local_address":"10.96.0.10","local_port":80,"local_mark":"","remote_address":"10.1.1.2","remote_port":8080,"weight":0,"cause":"ipvs_removed","lasted_ns":6000000000,"datagrams":21}
             "#]],
         );
     }
@@ -150,8 +156,8 @@ mod tests {
             event,
             Format::Text,
             expect![[r#"
-            1970-01-01T00:00:07.530Z SYN lost elsewhere: 10.0.0.2:40001 -> TCP 10.96.0.10:80, came again after 1.030 s, none of its SYNs died here; sent to 10.1.1.2:8080 (weight 1, old entry syn_recv)
-        "#]],
+                1970-01-01T00:00:07.530Z SYN lost elsewhere: 10.0.0.2:40001 -> TCP 10.96.0.10:80, SYN retransmitted after 1.030 s, no drop seen on this node; sent to 10.1.1.2:8080 (weight 1, old entry syn_recv)
+            "#]],
         );
     }
 
@@ -166,12 +172,13 @@ mod tests {
                 .map(str::to_owned)
                 .collect()
         };
-        let event = PacketEvent::AttemptDecided(sample_attempt());
-        let json: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(&line(event, Format::Json)).unwrap();
-        let mut fields = documented("## Fields");
-        fields.sort();
-        assert_eq!(fields, json.keys().cloned().collect::<Vec<_>>());
+        let mut fields = BTreeSet::from(["time".to_owned()]);
+        for finding in samples() {
+            let json: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_value(serde_json::to_value(finding).unwrap()).unwrap();
+            fields.extend(json.into_iter().map(|(key, _)| key));
+        }
+        assert_eq!(BTreeSet::from_iter(documented("## Fields")), fields);
         let kinds = FindingKind::ALL.iter().map(|kind| kind.word().to_owned());
         assert_eq!(documented("## Kinds"), kinds.collect::<Vec<_>>());
     }
@@ -190,7 +197,7 @@ mod tests {
             event,
             Format::Json,
             expect![[r#"
-                {"time":"1970-01-01T00:00:07.500Z","kind":"syn_dropped","mono_ns":6000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"proto":"","local_address":"","local_port":null,"local_mark":"","remote_address":null,"remote_port":null,"weight":null,"decision":null,"cause":"netfilter","outcome":null,"old_state":null,"delay_ns":null,"lasted_ns":null,"count":null,"datagrams":null,"waited_ns":1000000000,"drops":1,"retransmits":null,"netfilter_hook":"input","kernel_reason":8,"kernel_location":"0xffffffff81234567","events_lost":0,"timeline":null,"removed_ns":null,"removed_told":null,"held_by":null,"empty_since_ns":null,"wanted_by_services":null,"draining":null}
+                {"time":"1970-01-01T00:00:07.500Z","kind":"syn_dropped","mono_ns":6000000000,"netns":4026531840,"client":"10.0.0.2:40001","destination":"10.96.0.10:80","isn":77,"cause":"netfilter","netfilter_hook":"input","kernel_reason":8,"kernel_location":"0xffffffff81234567","drops":1,"waited_ns":1000000000,"events_lost":0}
             "#]],
         );
     }

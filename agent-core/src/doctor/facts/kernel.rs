@@ -9,6 +9,7 @@ use super::Fact;
 
 /// How ip_vs is present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum IpVs {
     /// Not loaded.
@@ -21,6 +22,7 @@ pub enum IpVs {
 
 /// What is known of the running kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
     /// As `uname -r`.
@@ -45,6 +47,7 @@ pub struct Kernel {
 
 /// A file system of the kernel that is needed and not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Unmounted {
     /// procfs, or its `/proc/sys` (mounted with `subset=pid`).
@@ -55,6 +58,7 @@ pub enum Unmounted {
 
 /// Modes of the kernel's lockdown (security/lockdown/lockdown.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Lockdown {
     /// Securityfs, which shows it, is not mounted, and the command line sets none.

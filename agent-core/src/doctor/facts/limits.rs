@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// One limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     /// So many.
@@ -25,6 +26,7 @@ impl fmt::Display for Limit {
 
 /// The limits that matter, after they were raised as far as the process may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// `RLIMIT_NOFILE`: open files.

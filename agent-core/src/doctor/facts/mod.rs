@@ -29,6 +29,7 @@ pub const CAP_BPF: u32 = 39;
 
 /// One thing looked at: its value, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Fact<T> {
     /// As it was read.
@@ -75,6 +76,7 @@ impl<T, E: std::fmt::Display> From<Result<T, E>> for Fact<T> {
 
 /// Facts about one node, as one process saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
     /// [`FACTS_VERSION`] of the build that wrote them.

@@ -8,6 +8,7 @@ use super::{Fact, total};
 
 /// One network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Netns {
     /// Its inode, which names it in every metric.
@@ -32,6 +33,7 @@ pub struct Netns {
 
 /// Timeouts of IPVS in seconds, as `ipvsadm -L --timeout` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// An established TCP connection.
@@ -44,6 +46,7 @@ pub struct Timeouts {
 
 /// The service table in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Table {
     /// Services by protocol: `TCP`, `UDP`, `SCTP`, `FWM`.
@@ -83,6 +86,7 @@ impl Table {
 
 /// netfilter's connection tracking in one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Conntrack {
     /// Entries.
@@ -99,6 +103,7 @@ pub struct Conntrack {
 
 /// Firewall rules, as far as they matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
     /// Rules that need connection tracking: they match its state or translate addresses.
@@ -115,6 +120,7 @@ impl Rules {
 
 /// From and to, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PortRange(pub u16, pub u16);
 
 impl PortRange {
@@ -127,6 +133,7 @@ impl PortRange {
 
 /// A listening TCP socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Where it listens.
@@ -137,6 +144,7 @@ pub struct Listener {
 
 /// Local ports of one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Ports {
     /// From where `connect` takes ports (`ip_local_port_range`).
@@ -154,6 +162,7 @@ impl Ports {
 
 /// Queues of new connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Queues {
     /// Upper bound of every accept queue (`net.core.somaxconn`).

@@ -8,6 +8,7 @@ use super::total;
 
 /// As one agent answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Observed {
     /// Which agent was asked, for people.
@@ -19,6 +20,7 @@ pub struct Observed {
 /// Counts since the parameters of the namespace were last seen to change; what they did before says
 /// nothing about them now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Seen {
     /// Attempts by decision.

@@ -8,6 +8,7 @@ use super::Fact;
 
 /// A program that manages virtual services, and sets their sysctls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ControllerKind {
     /// Kubernetes' own, in IPVS mode or not.
@@ -35,6 +36,7 @@ impl ControllerKind {
 
 /// One controller, and what gave it away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Controller {
     /// Which.
@@ -45,6 +47,7 @@ pub struct Controller {
 
 /// A program looked for: where it is, or nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Tool {
     /// Its path.
@@ -55,6 +58,7 @@ pub enum Tool {
 
 /// What is known of a running kube-proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KubeProxy {
     /// The mode it was asked for, empty where nothing was: command line, then configuration file.

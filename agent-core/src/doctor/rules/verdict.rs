@@ -1,11 +1,12 @@
 //! What a rule says.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::super::facts::Fact;
 
 /// How bad it is to leave things as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Risk {
     /// Connections fail or stall.
@@ -20,6 +21,7 @@ pub enum Risk {
 
 /// How sure a piece of advice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Sure {
     /// It was seen to happen here, under the present settings.
@@ -32,6 +34,7 @@ pub enum Sure {
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Advice {
     /// If nothing is done.
     pub risk: Risk,
@@ -96,6 +99,7 @@ pub struct Remedy {
 
 /// Something to write down so that a change outlives a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lasting {
     /// A file, or an object of Kubernetes.
     pub place: String,
@@ -104,7 +108,9 @@ pub struct Lasting {
 }
 
 /// What a rule says about a node or a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
     /// As it should be.
     Ok,
@@ -172,31 +178,4 @@ pub fn need<'a, T>(fact: &'a Fact<T>, name: &str) -> Result<&'a T, Verdict> {
     fact.get().map_err(|because| Verdict::Unknown {
         because: format!("{name}: {because}"),
     })
-}
-
-impl Serialize for Verdict {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        /// One flat object whatever the verdict.
-        #[derive(Default, Serialize)]
-        struct Flat<'a> {
-            verdict: &'a str,
-            #[serde(flatten)]
-            advice: Option<&'a Advice>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            why: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            because: Option<&'a str>,
-        }
-        let mut flat = Flat {
-            verdict: self.word(),
-            advice: self.advice(),
-            ..Flat::default()
-        };
-        match self {
-            Self::NotApplicable { why } => flat.why = Some(why),
-            Self::Unknown { because } => flat.because = Some(because),
-            Self::Ok | Self::Advise(_) => {}
-        }
-        flat.serialize(serializer)
-    }
 }

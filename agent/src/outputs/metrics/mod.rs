@@ -22,6 +22,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use agent_common::count::CountKey;
 use agent_common::node::NodeCountKey;
@@ -36,7 +37,9 @@ use crate::clock::WallAnchor;
 use crate::correlate::Counters;
 use crate::decode::{Malformed, Reason};
 use crate::event::{NetnsId, Service};
-use crate::finding::{Cause, Finding, FindingKind};
+use crate::finding::{
+    Attempt, Client, ConnectDelayed, Finding, StaleConnection, StaleOutcome, WeightedServer,
+};
 use crate::status::{ProbeState, ProbeStatus};
 use families::{Families, StaleKey};
 use form::Form;
@@ -201,30 +204,15 @@ impl Metrics {
         self.live().correlator = counters;
     }
 
-    /// A finding: a delay, or an example of a stale connection.
+    /// A finding: a delay, an outcome, or an example of a stale connection.
+    ///
+    /// What has no client is counted by the kernel alone.
     pub fn finding(&self, finding: &Finding, clocks: &WallAnchor) {
-        // What has no client is counted by the kernel alone.
-        let (Some(client), Some(netns)) = (finding.client(), finding.netns()) else {
-            return;
-        };
-        let example = Example {
-            labels: labels::exemplar(client, netns, finding.real_server),
-            at: clocks.wall(finding.at),
-        };
-        let mut live = self.live();
-        if let Some(outcome) = finding.outcome {
-            return live.ended(finding, outcome, example);
-        }
-        match (finding.kind, finding.cause) {
-            (FindingKind::ConnectDelayed, Some(Cause::Drop(cause))) => {
-                live.delayed(finding, cause, example);
-            }
-            (FindingKind::StaleConnection, Some(Cause::Stale(cause))) => {
-                let key = (finding.service, finding.real_server, cause);
-                if live.examples.len() < SERIES_MAX || live.examples.contains_key(&key) {
-                    live.examples.insert(key, example);
-                }
-            }
+        let at = clocks.wall(finding.at());
+        match finding {
+            Finding::StaleConnection(found) => self.live().example(found, at),
+            Finding::StaleOutcome(found) => self.live().ended(found, at),
+            Finding::ConnectDelayed(found) => self.live().delayed(found, at),
             _ => {}
         }
     }
@@ -346,31 +334,63 @@ impl Kernel {
     }
 }
 
+fn example(client: &Client, server: Option<WeightedServer>, at: SystemTime) -> Example {
+    let real_server = server.map(|server| server.real_server);
+    Example {
+        labels: labels::exemplar(client.client, client.netns, real_server),
+        at,
+    }
+}
+
 impl Live {
-    fn delayed(&mut self, finding: &Finding, cause: DropCause, example: Example) {
-        let mut service = finding.service;
+    fn example(&mut self, found: &StaleConnection, at: SystemTime) {
+        let Attempt {
+            client,
+            service,
+            server,
+            ..
+        } = found.attempt;
+        let key = (
+            service,
+            server.map(|server| server.real_server),
+            found.cause,
+        );
+        if self.examples.len() < SERIES_MAX || self.examples.contains_key(&key) {
+            self.examples.insert(key, example(&client, server, at));
+        }
+    }
+
+    fn delayed(&mut self, found: &ConnectDelayed, at: SystemTime) {
+        let Attempt {
+            client,
+            mut service,
+            server,
+            ..
+        } = found.attempt;
         if !service.is_known() {
             service.netns = NetnsId::default();
         }
-        let key = (service, cause);
+        let key = (service, found.cause);
         if self.delays.len() >= SERIES_MAX && !self.delays.contains_key(&key) {
             self.delays_refused += 1;
             return;
         }
-        let seconds = finding.delay.unwrap_or_default().as_secs_f64();
         let delays = self.delays.entry(key).or_insert_with(no_delays);
-        delays.observe(seconds, Some(example));
+        delays.observe(
+            found.delay.as_secs_f64(),
+            Some(example(&client, server, at)),
+        );
     }
 
-    fn ended(&mut self, finding: &Finding, outcome: Outcome, example: Example) {
-        let key = (finding.service, outcome);
+    fn ended(&mut self, found: &StaleOutcome, at: SystemTime) {
+        let key = (found.service, found.outcome);
         if self.outcomes.len() >= SERIES_MAX && !self.outcomes.contains_key(&key) {
             self.outcomes_refused += 1;
             return;
         }
-        let seconds = finding.lasted.unwrap_or_default().as_secs_f64();
         let times = self.outcomes.entry(key).or_insert_with(no_delays);
-        times.observe(seconds, Some(example));
+        let example = example(&found.client, found.server, at);
+        times.observe(found.lasted.as_secs_f64(), Some(example));
     }
 
     /// What capped families have refused, the most of any scrape: a counter does not fall.

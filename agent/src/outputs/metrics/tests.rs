@@ -17,7 +17,7 @@ use super::*;
 use crate::clock::MonoNs;
 use crate::decode::wire;
 use crate::event::{
-    AttemptDecided, PacketEvent, FirstDrop, Proto, RealServer, ServiceName, SynDropped, Verdict,
+    AttemptDecided, FirstDrop, PacketEvent, Proto, RealServer, ServiceName, SynDropped, Verdict,
 };
 use crate::outputs::http::Refused;
 use crate::testing::{sample_attempt, sample_service, sample_syn_drop};
