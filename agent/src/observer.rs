@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_common::stat::Stat;
-use bytes::Bytes;
 
 use crate::clock::{self, MonoNs, WallAnchor};
 use crate::correlate::{Correlator, NodeWatch};
@@ -18,6 +17,7 @@ use crate::finding::Finding;
 use crate::outputs::metrics::{CountSource as _, Metrics};
 use crate::probes::attach::Programs;
 use crate::source::Source;
+use crate::source::batch::Batch;
 use crate::source::proc::Procfs;
 use crate::source::table::{Reading, TableSource};
 use crate::status::{SharedStatus, TableStatus};
@@ -81,7 +81,7 @@ pub struct Observer<S> {
     metrics: Arc<Metrics>,
     status: SharedStatus,
     sink: S,
-    batch: Vec<Bytes>,
+    batch: Batch,
     received: u64,
     lost: u64,
 }
@@ -105,7 +105,7 @@ impl<S: Sink> Observer<S> {
             metrics,
             status,
             sink,
-            batch: Vec::new(),
+            batch: Batch::default(),
             received: 0,
             lost: 0,
         }
@@ -204,7 +204,7 @@ impl<S: Sink> Observer<S> {
     /// Hands events about packets to the correlator; returns those about the configuration.
     fn handle_batch(&mut self, now: MonoNs) -> Vec<ConfigEvent> {
         let mut configured = Vec::new();
-        for record in self.batch.drain(..) {
+        for record in self.batch.drain() {
             self.received += 1;
             self.metrics.received();
             match decode(&record) {

@@ -97,7 +97,9 @@ fn traced() -> Vec<Value> {
         write_line(&mut out, &finding, &clocks, Format::Json).unwrap();
     }
     let lines = std::str::from_utf8(&out).unwrap().lines();
-    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -133,7 +135,10 @@ fn what_is_not_as_the_schema_says_is_refused() {
 #[test]
 fn a_status_is_as_its_schema_says() {
     let validator = strict("status");
-    ensure_valid(&validator, &serde_json::to_value(Status::default()).unwrap());
+    ensure_valid(
+        &validator,
+        &serde_json::to_value(Status::default()).unwrap(),
+    );
     let probe = ProbeStatus {
         name: "lookup".to_owned(),
         via: "fexit".to_owned(),

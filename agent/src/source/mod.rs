@@ -1,5 +1,6 @@
 //! Bytes in: raw records from the kernel, untouched. Decoding is not done here.
 
+pub mod batch;
 pub mod module;
 pub mod netlink;
 pub mod netns;
@@ -8,8 +9,7 @@ pub mod proc;
 pub mod ring;
 pub mod table;
 
-use bytes::Bytes;
-
+use batch::Batch;
 use perf::PerfSource;
 use ring::RingSource;
 
@@ -23,7 +23,7 @@ pub enum Source {
 
 impl Source {
     /// Moves waiting records to `batch`; returns whether more may wait.
-    pub fn drain(&mut self, batch: &mut Vec<Bytes>) -> bool {
+    pub fn drain(&mut self, batch: &mut Batch) -> bool {
         match self {
             Self::Ring(source) => source.drain(batch),
             Self::Perf(source) => {

@@ -7,8 +7,9 @@ use std::io;
 use agent_common::record::RecordHeader;
 use aya::maps::perf::{PerfBufferError, PerfEvent, PerfEventArrayBuffer};
 use aya::maps::{MapData, MapError, PerfEventArray};
-use bytes::Bytes;
 use zerocopy::FromBytes;
+
+use super::batch::Batch;
 
 /// Pages of each CPU's buffer: 64 pages of 4 KiB hold 1,600 records, at the default drain period
 /// 16,000 findings per second and CPU.
@@ -79,32 +80,38 @@ impl PerfSource {
     ///
     /// What a full buffer refused is counted by the kernel programs, so the kernel's own word on
     /// it is passed over.
-    pub fn drain(&mut self, batch: &mut Vec<Bytes>) {
+    pub fn drain(&mut self, batch: &mut Batch) {
         for buffer in &mut self.buffers {
             buffer.for_each(|event| {
                 if let PerfEvent::Sample { head, tail } = event {
-                    batch.push(record(&[head, tail].concat()));
+                    batch.push([head, tail], record_len);
                 }
             });
         }
     }
 }
 
-/// The record without the padding the kernel puts behind it.
+/// Length of the record without the padding the kernel puts behind it.
 ///
-/// A record that does not tell its length is left as it is, for `decode` to refuse.
-fn record(sample: &[u8]) -> Bytes {
-    let told = RecordHeader::read_from_prefix(sample).map(|(header, _)| usize::from(header.len));
-    let len = told.unwrap_or(sample.len()).min(sample.len());
-    Bytes::copy_from_slice(&sample[..len])
+/// A record too short to have its length in it is left as it is, for `decode` to refuse.
+fn record_len(sample: &[u8]) -> usize {
+    let header = RecordHeader::read_from_prefix(sample);
+    header.map_or(sample.len(), |(header, _)| header.len.into())
 }
 
 #[cfg(test)]
 mod tests {
     use agent_common::record::KIND_ATTEMPT;
+    use bytes::Bytes;
     use zerocopy::IntoBytes;
 
     use super::*;
+
+    fn record(sample: &[u8]) -> Bytes {
+        let mut batch = Batch::default();
+        batch.push([sample, &[]], record_len);
+        batch.drain().next().unwrap()
+    }
 
     fn header(len: u16) -> Vec<u8> {
         RecordHeader {
@@ -123,6 +130,9 @@ mod tests {
         sample.extend_from_slice(&[7; 4 + 3]);
         assert_eq!(record(&sample).len(), 20);
         assert_eq!(record(&sample)[16..], [7; 4]);
+        let mut batch = Batch::default();
+        batch.push([&sample[..9], &sample[9..]], record_len);
+        assert_eq!(batch.drain().next().unwrap(), sample[..20]);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::io;
 
 use aya::maps::{MapData, RingBuf};
-use bytes::Bytes;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use super::batch::Batch;
 
 /// Records taken in one go, so that a flood cannot keep the agent from its other work: 4,096
 /// records of 144 bytes are more than half the ring.
@@ -37,14 +38,14 @@ impl RingSource {
 
     /// Moves up to [`BATCH_MAX`] waiting records to `batch`; returns whether more may wait.
     ///
-    /// Each record is copied out at once, because its place in the ring is the kernel's again
-    /// afterwards.
-    pub fn drain(&mut self, batch: &mut Vec<Bytes>) -> bool {
+    /// Each record is copied out at once, into the batch's one allocation, because its place in the
+    /// ring is the kernel's again afterwards.
+    pub fn drain(&mut self, batch: &mut Batch) -> bool {
         for _ in 0..BATCH_MAX {
             let Some(record) = self.ring.get_mut().next() else {
                 return false;
             };
-            batch.push(Bytes::copy_from_slice(&record));
+            batch.push([&record, &[]], <[u8]>::len);
         }
         true
     }
