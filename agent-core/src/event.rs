@@ -261,7 +261,7 @@ pub enum Verdict {
     Reused,
     /// Followed an entry or template to a stale real server.
     ReusedStale(StaleCause),
-    /// Entry expired by the kernel, scheduler chose anew.
+    /// Entry expired by the kernel, scheduler chose again.
     Rescheduled,
     /// IPVS dropped the SYN.
     Dropped(DropCause),

@@ -79,7 +79,7 @@ fn an_unknown_key_names_key_and_file() {
     let (status, stderr) = status_and_stderr(&["trace", "--config", config.path()]);
     assert_eq!(status, 2);
     let wanted = format!(
-        "ipvs-lens: unknown key port in {}, wanted one of ",
+        "ipvs-lens: unknown key port in {}, expected one of ",
         config.path()
     );
     assert!(stderr.starts_with(&wanted), "{stderr}");
@@ -92,7 +92,7 @@ fn a_bad_value_names_its_flag() {
         status_and_stderr(&["run", "--listen", "nowhere"]),
         (
             2,
-            "ipvs-lens: --listen is \"nowhere\", wanted ADDR:PORT\n".to_owned()
+            "ipvs-lens: --listen is \"nowhere\", expected ADDR:PORT\n".to_owned()
         )
     );
 }
@@ -104,7 +104,7 @@ fn a_bad_value_names_its_variable() {
     assert_eq!(refused.status.code(), Some(2));
     assert_eq!(
         String::from_utf8(refused.stderr).unwrap(),
-        "ipvs-lens: environment variable IPVS_LENS_OUTCOME_TIMEOUT_MS is \"999\", wanted 1000 to \
+        "ipvs-lens: environment variable IPVS_LENS_OUTCOME_TIMEOUT_MS is \"999\", expected 1000 to \
          120000\n"
     );
 }
@@ -133,7 +133,7 @@ fn flag_beats_variable_beats_file_beats_default() {
 fn a_web_configuration_is_checked_before_anything_else() {
     let web = Config::new("web", "tls_server_config: {cert_file: a.crt}\n");
     let wanted = format!(
-        "ipvs-lens: web configuration {}: tls_server_config.key_file is missing, wanted a file \
+        "ipvs-lens: web configuration {}: tls_server_config.key_file is missing, expected a file \
          with the certificate's key, or the key in key\n",
         web.path()
     );
@@ -180,7 +180,7 @@ fn saved_facts_are_judged_the_same_elsewhere() {
 fn what_is_no_bundle_is_wrong_usage() {
     let bundle = Config::new("old.json", "{\"version\": 0}");
     let wanted = format!(
-        "ipvs-lens: --facts {}: version is 0, wanted 1; judge it with the build that saved it\n",
+        "ipvs-lens: --facts {}: version is 0, expected 1; check it with the build that saved it\n",
         bundle.path()
     );
     assert_eq!(

@@ -57,6 +57,9 @@ fn a_crowd_does_not_grow_the_server() {
     // being written, whose samples and text are as large again several times; allocators keep as
     // much for each thread, 30 expositions on a bad day.
     let allowed = 45 * exposition.len();
-    assert!(grown < allowed, "{grown} bytes, wanted less than {allowed}");
+    assert!(
+        grown < allowed,
+        "{grown} bytes, expected less than {allowed}"
+    );
     drop((idle, slow, half));
 }

@@ -6,7 +6,7 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
     /// Fewer bytes than the object has.
-    #[error("{object} is {found} bytes, wanted {wanted}")]
+    #[error("{object} is {found} bytes, expected {wanted}")]
     Short {
         /// What was read.
         object: &'static str,
@@ -16,7 +16,7 @@ pub enum Malformed {
         wanted: usize,
     },
     /// The header's length, or the bytes there, are not the size of the kind.
-    #[error("{object} says or has {found} bytes, wanted exactly {wanted}")]
+    #[error("{object} says or has {found} bytes, expected exactly {wanted}")]
     WrongLength {
         /// What was read.
         object: &'static str,
@@ -27,7 +27,7 @@ pub enum Malformed {
     },
     /// A kind this build does not know.
     #[error(
-        "record kind is {found}, wanted 1 (attempt), 2 (SYN drop), 3 (outcome), 4 (datagram) or 16 (real server)"
+        "record kind is {found}, expected 1 (attempt), 2 (SYN drop), 3 (outcome), 4 (datagram) or 16 (real server)"
     )]
     UnknownKind {
         /// The kind.
@@ -42,7 +42,7 @@ pub enum Malformed {
         found: u8,
     },
     /// An address family that is neither 4 nor 6.
-    #[error("family of the {object} is {found}, wanted 4 or 6")]
+    #[error("family of the {object} is {found}, expected 4 or 6")]
     BadFamily {
         /// Whose family.
         object: &'static str,
@@ -50,7 +50,7 @@ pub enum Malformed {
         found: u8,
     },
     /// A byte that is always 0 is not.
-    #[error("{object} holds {found}, wanted 0")]
+    #[error("{object} holds {found}, expected 0")]
     Padding {
         /// Where.
         object: &'static str,
@@ -58,7 +58,7 @@ pub enum Malformed {
         found: u8,
     },
     /// Two fields that exclude each other.
-    #[error("{object} is {found}, wanted {wanted}")]
+    #[error("{object} is {found}, expected {wanted}")]
     Contradiction {
         /// What contradicts.
         object: &'static str,

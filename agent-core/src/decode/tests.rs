@@ -102,7 +102,7 @@ fn lengths_are_refused() {
         refusal(decode(&[])),
         (
             Reason::Short,
-            "record header is 0 bytes, wanted 16".to_owned()
+            "record header is 0 bytes, expected 16".to_owned()
         )
     );
     let mut bytes = wire::encode_packet(&PacketEvent::SynDropped(sample_syn_drop()));
@@ -110,7 +110,7 @@ fn lengths_are_refused() {
         refusal(decode(&bytes[..79])),
         (
             Reason::Short,
-            "SYN drop record is 79 bytes, wanted 80".to_owned()
+            "SYN drop record is 79 bytes, expected 80".to_owned()
         )
     );
     bytes.push(0);
@@ -118,14 +118,14 @@ fn lengths_are_refused() {
         refusal(decode(&bytes)),
         (
             Reason::WrongLength,
-            "SYN drop record says or has 81 bytes, wanted exactly 80".to_owned()
+            "SYN drop record says or has 81 bytes, expected exactly 80".to_owned()
         )
     );
     assert_eq!(
         refusal(attempt_with(|r| r.header.len = 80)),
         (
             Reason::WrongLength,
-            "attempt record says or has 80 bytes, wanted exactly 144".to_owned()
+            "attempt record says or has 80 bytes, expected exactly 144".to_owned()
         )
     );
 }
@@ -136,7 +136,7 @@ fn an_unknown_kind_is_refused() {
         refusal(attempt_with(|r| r.header.kind = 5)),
         (
             Reason::UnknownKind,
-            "record kind is 5, wanted 1 (attempt), 2 (SYN drop), 3 (outcome), 4 (datagram) or 16 (real server)".to_owned()
+            "record kind is 5, expected 1 (attempt), 2 (SYN drop), 3 (outcome), 4 (datagram) or 16 (real server)".to_owned()
         )
     );
 }
@@ -172,14 +172,14 @@ fn bad_families_are_refused() {
         refusal(attempt_with(|r| r.tuple.family = 2)),
         (
             Reason::BadFamily,
-            "family of the client is 2, wanted 4 or 6".to_owned()
+            "family of the client is 2, expected 4 or 6".to_owned()
         )
     );
     assert_eq!(
         refusal(attempt_with(|r| r.real_server.family = 0)),
         (
             Reason::BadFamily,
-            "family of the real server is 0, wanted 4 or 6".to_owned()
+            "family of the real server is 0, expected 4 or 6".to_owned()
         )
     );
 }
@@ -190,14 +190,14 @@ fn padding_is_refused() {
         refusal(attempt_with(|r| r.pad[3] = 1)),
         (
             Reason::Padding,
-            "padding of the attempt record holds 1, wanted 0".to_owned()
+            "padding of the attempt record holds 1, expected 0".to_owned()
         )
     );
     assert_eq!(
         refusal(attempt_with(|r| r.tuple.client_addr[15] = 7)),
         (
             Reason::Padding,
-            "bytes behind an IPv4 address holds 7, wanted 0".to_owned()
+            "bytes behind an IPv4 address holds 7, expected 0".to_owned()
         )
     );
     assert_eq!(
@@ -212,14 +212,14 @@ fn contradictions_are_refused() {
         refusal(attempt_with(|r| r.decision = Decision::Scheduled as u8)),
         (
             Reason::Contradiction,
-            "cause of a decision that has none is 1, wanted 0".to_owned()
+            "cause of a decision that has none is 1, expected 0".to_owned()
         )
     );
     assert_eq!(
         refusal(attempt_with(|r| r.first_drop_cause = 1)),
         (
             Reason::Contradiction,
-            "cause of a first drop that has no time is 1, wanted 0".to_owned()
+            "cause of a first drop that has no time is 1, expected 0".to_owned()
         )
     );
 }

@@ -155,7 +155,7 @@ impl<'a> Report<'a> {
         }
         if facts.netns_skipped > 0 {
             let skipped = facts.netns_skipped;
-            writeln!(out, "network namespaces not looked into: {skipped}")?;
+            writeln!(out, "network namespaces not read: {skipped}")?;
         }
         Ok(())
     }
@@ -179,13 +179,13 @@ impl<'a> Report<'a> {
     fn ending(&self) -> &'static str {
         match self.conclusion() {
             Conclusion::NothingToDo => "nothing to do",
-            Conclusion::Advice => "there is advice above",
+            Conclusion::Advice => "problems found, see above",
             Conclusion::CannotObserve => {
                 let hindered = self.verdicts.iter().any(Entry::is_hindrance);
                 if hindered {
                     "this node cannot be observed as it is"
                 } else {
-                    "not everything could be looked at: see unknown above"
+                    "some facts could not be read: see unknown above"
                 }
             }
         }
@@ -242,7 +242,7 @@ impl Entry {
         let sure = match advice.sure {
             Sure::Observed => "observed",
             Sure::Configured => "configured",
-            Sure::Unknown => "not sure: this kernel's version does not tell",
+            Sure::Unknown => "not sure: it cannot be derived from the kernel's version",
         };
         writeln!(out, "{risk} {}{} ({sure})", self.id, self.place())?;
         field(out, "found", &advice.found)?;

@@ -74,7 +74,7 @@ pub enum LayoutError {
 
 /// A field that cannot be relied on, and what the agent could not tell without it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{fault}; without it the agent cannot tell {costs}")]
+#[error("{fault}; without it the agent cannot report {costs}")]
 pub struct Unresolved {
     /// What is wrong with the field.
     pub fault: LayoutError,
@@ -378,7 +378,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "structure `sk_buff` is not in this kernel's BTF; `head` was wanted from it; without \
-             it the agent cannot tell that a connection was attempted"
+             it the agent cannot report that a connection was attempted"
         );
     }
 }

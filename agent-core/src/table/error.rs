@@ -15,7 +15,7 @@ pub enum TableError {
         source: DecodeError,
     },
     /// A piece shorter than its kind.
-    #[error("{object} has {found} bytes, wanted {wanted}")]
+    #[error("{object} has {found} bytes, expected {wanted}")]
     Length {
         /// What was read.
         object: &'static str,
@@ -25,7 +25,9 @@ pub enum TableError {
         wanted: usize,
     },
     /// An attribute that must be there is not.
-    #[error("{object} has no attribute {attribute}; is this IPVS of another kernel?")]
+    #[error(
+        "{object} has no attribute {attribute}: unexpected reply from IPVS (unsupported kernel?)"
+    )]
     Missing {
         /// What was read.
         object: &'static str,
@@ -33,7 +35,7 @@ pub enum TableError {
         attribute: &'static str,
     },
     /// A number with no meaning here.
-    #[error("{object} is {found}, wanted {wanted}")]
+    #[error("{object} is {found}, expected {wanted}")]
     Number {
         /// What was read.
         object: &'static str,

@@ -177,13 +177,13 @@ fn what_is_missing_is_named() {
     let error = wire::service(&short, NetnsId(1)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "family of a service has 1 bytes, wanted 2"
+        "family of a service has 1 bytes, expected 2"
     );
     let strange = attributes(&[(1, &attributes(&[(1, &[9, 0])]))]);
     let error = wire::service(&strange, NetnsId(1)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "address family is 9, wanted 2 (AF_INET) or 10 (AF_INET6)"
+        "address family is 9, expected 2 (AF_INET) or 10 (AF_INET6)"
     );
 }
 

@@ -67,7 +67,7 @@ pub enum AttachError {
         source: MapError,
     },
     /// The object lacks something this build expects.
-    #[error("kernel object holds no {0}")]
+    #[error("kernel object has no {0}")]
     Missing(&'static str),
     /// The perf buffers cannot be had.
     #[error(transparent)]
@@ -80,7 +80,7 @@ pub enum AttachError {
     Log(#[from] aya_log::Error),
     /// This kernel has none of the functions a probe can hang on.
     #[error(
-        "probe `{probe}` ({finds}) finds none of its functions in this kernel, wanted {wanted}"
+        "probe `{probe}` ({finds}) finds none of its functions in this kernel, expected {wanted}"
     )]
     NoHook {
         /// Probe concerned.
@@ -371,7 +371,7 @@ impl Programs {
 
     fn arm(&mut self, armed: u32) {
         if let Err(error) = self.armed.set(0, &armed, 0) {
-            log::error!("the kernel programs cannot be told to count: {error}");
+            log::error!("cannot enable counting: writing map ARMED failed: {error}");
         }
     }
 
@@ -395,7 +395,7 @@ impl Programs {
         for probe in PROBES {
             match self.attach_probe(probe) {
                 Err(error) if !probe.is_required() => {
-                    log::warn!("{error}; IPVS is observed all the same");
+                    log::warn!("{error}; optional probe disabled");
                     self.missing.insert(probe.name, error.to_string());
                 }
                 attached => attached?,

@@ -33,7 +33,7 @@ pub enum FexitError {
     #[error("kernel object cannot be linked: {0}")]
     Link(String),
     /// The object has no such program.
-    #[error("kernel object holds no program `{0}`")]
+    #[error("kernel object has no program `{0}`")]
     NoProgram(String),
     /// The kernel lists no BTF object of this module.
     #[error("the kernel lists no type information for module `{0}`; is the module loaded?")]

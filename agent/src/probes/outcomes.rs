@@ -69,8 +69,8 @@ impl Outcomes {
         for tuple in self.round.drain(keep..) {
             if let Err(error) = run(program, &tuple) {
                 log::warn!(
-                    "this kernel cannot run a program by hand ({error}, wanted Linux 5.10): \
-                     refusals and time-outs of stale attempts stay unknown"
+                    "BPF_PROG_TEST_RUN is not supported ({error}; needs Linux 5.10): outcomes \
+                     `refused` and `timed_out` are not reported"
                 );
                 self.program = None;
                 return;

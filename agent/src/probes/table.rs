@@ -329,14 +329,14 @@ pub const PROBES: &[Probe] = &[
         name: "frag_needed_received_v4",
         program: "il_frag4_in",
         hook: Hook::Function(Moment::Entry, "ip_vs_in_icmp"),
-        finds: "packets too big for the way behind this node",
+        finds: "packets that exceed the path MTU behind this node",
         needs: &[],
     },
     Probe {
         name: "frag_needed_received_v6",
         program: "il_frag6_in",
         hook: Hook::Function(Moment::Entry, "ip_vs_in_icmp_v6"),
-        finds: "packets too big for the way behind this node, IPv6",
+        finds: "packets that exceed the path MTU behind this node, IPv6",
         needs: &[],
     },
     Probe {

@@ -175,7 +175,7 @@ pub enum SettingsError {
         reason: String,
     },
     /// A key that no option has.
-    #[error("unknown key {key} in {}, wanted one of {}", path.display(), known.join(", "))]
+    #[error("unknown key {key} in {}, expected one of {}", path.display(), known.join(", "))]
     UnknownKey {
         /// The file.
         path: PathBuf,
@@ -185,7 +185,7 @@ pub enum SettingsError {
         known: Vec<String>,
     },
     /// A value that does not fit.
-    #[error("{origin} is {found:?}, wanted {allowed}")]
+    #[error("{origin} is {found:?}, expected {allowed}")]
     BadValue {
         /// Whose value.
         origin: Origin,
@@ -370,7 +370,7 @@ fn file(
     };
     let text = read(path).map_err(unreadable)?;
     if text.len() > FILE_BYTES_MAX {
-        let reason = format!("{} bytes, wanted at most {FILE_BYTES_MAX}", text.len());
+        let reason = format!("{} bytes, expected at most {FILE_BYTES_MAX}", text.len());
         return Err(unreadable(io::Error::other(reason)));
     }
     let table: toml::Table =

@@ -99,37 +99,37 @@ fn bad_values_name_their_origin_and_what_is_allowed() {
     let flag = |option, value| refusal(&["run", option, value], "");
     assert_eq!(
         flag("--drain-period-ms", "9"),
-        "--drain-period-ms is \"9\", wanted 10 to 1000"
+        "--drain-period-ms is \"9\", expected 10 to 1000"
     );
     assert_eq!(
         flag("--events", "some"),
-        "--events is \"some\", wanted auto, ring or perf"
+        "--events is \"some\", expected auto, ring or perf"
     );
     assert_eq!(
         flag("--kernel-log", "1"),
-        "--kernel-log is \"1\", wanted true or false"
+        "--kernel-log is \"1\", expected true or false"
     );
     assert_eq!(
         flag("--log-level", "loud"),
-        "--log-level is \"loud\", wanted off, error, warn, info, debug or trace"
+        "--log-level is \"loud\", expected off, error, warn, info, debug or trace"
     );
     let file = |text| refusal(&["run", "--config", "c.toml"], text);
     assert_eq!(
         file("listen = 80\n"),
-        "key listen in c.toml is \"80\", wanted ADDR:PORT"
+        "key listen in c.toml is \"80\", expected ADDR:PORT"
     );
     assert_eq!(
         file("emit = [\"all\"]\n"),
-        "key emit in c.toml is \"[\\\"all\\\"]\", wanted findings or all"
+        "key emit in c.toml is \"[\\\"all\\\"]\", expected findings or all"
     );
     // Of another verb's option too: the file is one for all.
     assert_eq!(
         file("interval_s = 0\n"),
-        "key interval_s in c.toml is \"0\", wanted 1 to 300"
+        "key interval_s in c.toml is \"0\", expected 1 to 300"
     );
     assert_eq!(
         file("web_config = \"\"\n"),
-        "key web_config in c.toml is \"\", wanted FILE"
+        "key web_config in c.toml is \"\", expected FILE"
     );
 }
 
@@ -143,7 +143,7 @@ fn unknown_keys_are_refused_by_name() {
         assert_eq!(
             refused,
             format!(
-                "unknown key {key} in c.toml, wanted one of listen, real_servers, web_config, \
+                "unknown key {key} in c.toml, expected one of listen, real_servers, web_config, \
                  drain_period_ms, emit, kernel_log, attach, events, btf, table_interval_s, \
                  forgotten_after_s, outcome_timeout_ms, log_level, format, facts, save_facts, \
                  interval_s, sort, filter"
@@ -170,7 +170,7 @@ fn broken_and_missing_files_are_one_line() {
     let long = "#".repeat(FILE_BYTES_MAX + 1);
     assert_eq!(
         refusal(&["run", "--config", "c.toml"], &long),
-        "cannot read the configuration file c.toml: 65537 bytes, wanted at most 65536"
+        "cannot read the configuration file c.toml: 65537 bytes, expected at most 65536"
     );
 }
 

@@ -30,7 +30,7 @@ pub enum ReadError {
     #[error(transparent)]
     Table(#[from] TableError),
     /// An answer of more bytes than the kernel may send.
-    #[error("an answer about {object} has {found} bytes, wanted at most {DATAGRAM_BYTES_MAX}")]
+    #[error("an answer about {object} has {found} bytes, expected at most {DATAGRAM_BYTES_MAX}")]
     TooLong {
         /// What was asked for.
         object: &'static str,
@@ -38,7 +38,7 @@ pub enum ReadError {
         found: usize,
     },
     /// The kernel answered without saying it.
-    #[error("the kernel did not say the number of IPVS's family")]
+    #[error("generic netlink family IPVS not found")]
     NoFamily,
 }
 

@@ -41,7 +41,7 @@ pub enum VisitError {
         source: io::Error,
     },
     /// This thread cannot go back: it is of no more use.
-    #[error("the way back from network namespace {netns} is closed: {source}")]
+    #[error("cannot return to the original network namespace from {netns}: setns failed: {source}")]
     NoReturn {
         /// Which.
         netns: NetnsId,

@@ -219,7 +219,7 @@ fn new_certificates_are_taken_and_bad_ones_are_not() {
     let status = get_tls(address, &client, "/status").1;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let wanted = format!(
-        "web configuration {}: tls_server_config.cert_file: holds no certificate, wanted PEM text \
+        "web configuration {}: tls_server_config.cert_file: holds no certificate, expected PEM text \
          with a line -----BEGIN CERTIFICATE-----",
         setup.file.display()
     );

@@ -81,7 +81,7 @@ fn load_with(module: &str, parameters: &[(&str, &str)]) -> Result<()> {
 }
 
 /// The ordinary service, with parameters under which IPVS drops the SYN of a source port that comes
-/// back while its old connection is tracked: it expires the entry, and cannot schedule anew before
+/// back while its old connection is tracked: it expires the entry, and cannot reschedule before
 /// conntrack has forgotten too.
 ///
 /// # Errors

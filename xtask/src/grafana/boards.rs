@@ -637,7 +637,7 @@ const NODE: Board = Board {
                 },
                 Panel {
                     title: "Path MTU",
-                    description: "Packets too big for a link: told to the sender, heard from others, or suspected to be lost without a word.",
+                    description: "Packets that exceed a link's MTU: reported to the sender, reported by others, or suspected of being dropped silently.",
                     kind: Kind::Lines,
                     unit: "pps",
                     width: HALF,

@@ -45,7 +45,7 @@ impl Ports {
         let taken: Vec<_> = wanted
             .into_iter()
             .filter(|(port, _)| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err())
-            .map(|(port, who)| format!("{port}, wanted for {who}"))
+            .map(|(port, who)| format!("{port}, expected for {who}"))
             .collect();
         if taken.is_empty() {
             return Ok(());
@@ -101,7 +101,7 @@ mod tests {
             TcpListener::bind((Ipv4Addr::LOCALHOST, ports.prometheus)).expect("the port was free");
         let error = ports.check().expect_err("one port is taken").to_string();
         assert!(
-            error.contains(&format!("{}, wanted for Prometheus", ports.prometheus)),
+            error.contains(&format!("{}, expected for Prometheus", ports.prometheus)),
             "{error}"
         );
         assert!(!error.contains("Alertmanager"), "{error}");

@@ -137,10 +137,12 @@ impl Default for Facts {
 #[derive(Debug, Error)]
 pub enum BadBundle {
     /// It is no JSON, or not of this shape.
-    #[error("not a bundle of facts: {0}; wanted a file written by `ipvs-lens doctor --save-facts`")]
+    #[error(
+        "not a bundle of facts: {0}; expected a file written by `ipvs-lens doctor --save-facts`"
+    )]
     Shape(#[from] serde_json::Error),
     /// Another version wrote it.
-    #[error("version is {found}, wanted {FACTS_VERSION}; judge it with the build that saved it")]
+    #[error("version is {found}, expected {FACTS_VERSION}; check it with the build that saved it")]
     Version {
         /// Of the file.
         found: u32,

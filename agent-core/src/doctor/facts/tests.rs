@@ -97,7 +97,7 @@ fn what_is_no_bundle_is_refused_by_name() {
     let refusal = |text: &str| Facts::parse(text).unwrap_err().to_string();
     assert_eq!(
         refusal(r#"{"version": 9, "much": "else"}"#),
-        "version is 9, wanted 1; judge it with the build that saved it"
+        "version is 9, expected 1; check it with the build that saved it"
     );
     assert!(refusal("{}").starts_with("not a bundle of facts: missing field `version`"));
     assert!(refusal(r#"{"version": 1, "frob": 2}"#).contains("unknown field `frob`"));

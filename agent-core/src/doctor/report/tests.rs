@@ -49,7 +49,7 @@ fn the_text_of_a_fit_node() {
         ok              ip_vs_btf           the structures of ip_vs are known
         ok              stale_reuse         a reused source port does not follow its old entry to a stale real server
         ok              syn_drop            IPVS does not drop the SYN of a reused source port
-        ok              removed_server      clients of a removed real server are given another
+        ok              removed_server      clients of a removed real server get another one
         ok              uneven_reuse        reused source ports are scheduled like new ones
         ok              conntrack_full      there is room in the connection tracking table
         ok              conntrack_insert    no connection was lost to a clash of translated addresses
@@ -77,7 +77,7 @@ fn the_text_of_an_ill_node() {
         decisions as observed by the agent at 127.0.0.1:9742
 
         HIGH stale_reuse (observed)
-          found  conn_reuse_mode=0 and expire_nodest_conn=0; seen 12 times since these settings hold
+          found  conn_reuse_mode=0 and expire_nodest_conn=0; seen 12 times since the settings last changed
           want   conn_reuse_mode=1
           why    IPVS keeps an entry for two minutes after a connection was closed; a client whose source port comes back in that time is sent to the real server of the old entry, also when its weight is 0 or it is gone: errors during every rollout. kube-router sets conn_reuse_mode=0 on every kernel and will set it back.
           run    sysctl -w net.ipv4.vs.conn_reuse_mode=1
@@ -139,7 +139,7 @@ fn the_text_of_an_ill_node() {
         not applicable  kube_proxy_mode     kube-proxy was not found here
         not applicable  ipvs_mode_end       kube-proxy was not found here
 
-        there is advice above
+        problems found, see above
     "#]].assert_eq(&text(&ill()));
 }
 
@@ -164,7 +164,7 @@ fn the_json() {
             "sysctl -w net.ipv4.vs.conn_reuse_mode=1"
           ],
           "doc": "docs/doctor.md#stale_reuse",
-          "found": "conn_reuse_mode=0 and expire_nodest_conn=0; seen 12 times since these settings hold",
+          "found": "conn_reuse_mode=0 and expire_nodest_conn=0; seen 12 times since the settings last changed",
           "id": "stale_reuse",
           "lasting": [
             {

@@ -36,7 +36,7 @@ fn judge(here: Director<'_>) -> Judged {
     let finding = (Risk::Note, Director::sure(0, Guess::Unsure));
     let found = format!(
         "conn_lfactor={factor}, conn_reuse_mode={mode}, expire_nodest_conn={nodest}: the table of \
-         connections grows and shrinks while IPVS schedules reused source ports anew"
+         connections grows and shrinks while IPVS reschedules reused source ports"
     );
     let want = "conn_lfactor=-8: the table is large from few connections on, and stays so";
     let why = "while it is resized, 7.2 finds the old entry of a reused source port before the new \

@@ -126,7 +126,7 @@ impl<'a> Director<'a> {
 pub(super) fn times(seen: u64) -> String {
     match seen {
         0 => String::new(),
-        1 => "; seen once since these settings hold".to_owned(),
-        _ => format!("; seen {seen} times since these settings hold"),
+        1 => "; seen once since the settings last changed".to_owned(),
+        _ => format!("; seen {seen} times since the settings last changed"),
     }
 }

@@ -184,14 +184,14 @@ pub const RULES: &[Rule] = &[
     .seen_as(|seen| seen.dropped_by("ipvs_reuse")),
     rule(
         "removed_server",
-        "clients of a removed real server are given another",
+        "clients of a removed real server get another one",
         Kind::Hazard,
         Check::Netns(removed::removed_server),
     )
     .seen_as(|seen| seen.dropped_by("ipvs_removed")),
     rule(
         "udp_timeout",
-        "UDP clients let go of a draining real server",
+        "UDP clients leave a draining real server",
         Kind::Hazard,
         Check::Netns(removed::udp_timeout),
     ),
@@ -204,7 +204,7 @@ pub const RULES: &[Rule] = &[
     .seen_as(|seen| seen.decided("reused")),
     rule(
         "growing_table",
-        "the table of connections keeps its size while reused source ports are scheduled anew",
+        "the table of connections keeps its size while reused source ports are rescheduled",
         Kind::Notice,
         Check::Netns(growth::growing_table),
     ),
@@ -294,7 +294,7 @@ pub fn prerequisites(facts: &Facts) -> Result<(), CannotObserve> {
     let unmet: Vec<String> = required
         .filter_map(|(_, verdict)| {
             let advice = verdict.advice()?;
-            Some(format!("{}, wanted {}", advice.found, advice.want))
+            Some(format!("{}, expected {}", advice.found, advice.want))
         })
         .collect();
     if unmet.is_empty() {

@@ -52,7 +52,7 @@ fn kernel_says(here: Director<'_>, nodest: i64) -> String {
     let release = release.map_or("this kernel", String::as_str);
     match here.facts.kernel.nodest_without_reuse() {
         Guess::No => format!(", which is not enough on {release}"),
-        Guess::Unsure => format!(", and {release} does not tell whether that is enough"),
+        Guess::Unsure => format!(", and whether that is enough cannot be derived from {release}"),
         Guess::Yes => String::new(),
     }
 }
@@ -101,7 +101,7 @@ fn judge_persistence(here: Director<'_>) -> Judged {
         "expire_quiescent_template=1",
         "a persistence template ties a client to its real server for every new connection, and \
          each renews it: a real server of weight 0 never drains. With 1, the next new source port \
-         is scheduled anew; a source port that comes back still follows its own entry.",
+         is rescheduled; a reused source port still follows its own entry.",
     )
     .by(remedy::sysctls(here.facts, here.netns, &[change]))
     .into())

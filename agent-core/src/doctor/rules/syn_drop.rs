@@ -63,7 +63,7 @@ fn every_reuse(here: Director<'_>, mode: i64, nodest: i64) -> Option<Verdict> {
         ),
     };
     let why = format!(
-        "when a source port comes back, this kernel wants to schedule it anew, finds netfilter's \
+        "when a source port comes back, this kernel tries to reschedule it, finds netfilter's \
          entry of the old connection, and drops the SYN: every such connect takes 1 s more. \
          Entries made before a change keep to what they were made with.{}",
         here.who_sets_reuse_mode()
@@ -76,7 +76,7 @@ fn every_reuse(here: Director<'_>, mode: i64, nodest: i64) -> Option<Verdict> {
     )
 }
 
-/// Whether reuse was seen to be dropped and never to be scheduled anew, whatever the version says.
+/// Whether reuse was seen to be dropped and never to be rescheduled, whatever the version says.
 ///
 /// With `expire_nodest_conn=1` a few drops may be those of clients that vanished.
 fn drops_like_an_old_one(seen: &Seen, nodest: i64) -> bool {

@@ -102,23 +102,23 @@ fn unmet_prerequisites_are_one_line() {
     let line = |facts: &Facts| prerequisites(facts).unwrap_err().to_string();
     assert_eq!(
         line(&with_kernel(|k| k.kprobes = Fact::Known(false))),
-        "cannot observe this node: this kernel has no kprobes, wanted a kernel built with CONFIG_KPROBES and CONFIG_BPF_EVENTS"
+        "cannot observe this node: this kernel has no kprobes, expected a kernel built with CONFIG_KPROBES and CONFIG_BPF_EVENTS"
     );
     assert_eq!(
         line(&with_kernel(|k| k.btf = Fact::Known(false))),
-        "cannot observe this node: this kernel has no BTF (/sys/kernel/btf/vmlinux), wanted a kernel built with CONFIG_DEBUG_INFO_BTF"
+        "cannot observe this node: this kernel has no BTF (/sys/kernel/btf/vmlinux), expected a kernel built with CONFIG_DEBUG_INFO_BTF"
     );
     assert_eq!(
         line(&with(|f| {
             f.capabilities = Fact::Known(0);
             f.kernel.release = Fact::Known("4.18.0".to_owned());
         })),
-        "cannot observe this node: this kernel is 4.18.0, wanted 5.4 or later; this process lacks CAP_SYS_ADMIN, wanted root, or that capability"
+        "cannot observe this node: this kernel is 4.18.0, expected 5.4 or later; this process lacks CAP_SYS_ADMIN, expected root, or that capability"
     );
     let caps = 1 << CAP_BPF | 1 << CAP_PERFMON;
     assert_eq!(
         line(&with(|f| f.capabilities = Fact::Known(caps))),
-        "cannot observe this node: this process lacks CAP_SYS_ADMIN, CAP_BPF and CAP_PERFMON alone do not do, wanted root, or that capability"
+        "cannot observe this node: this process lacks CAP_SYS_ADMIN, CAP_BPF and CAP_PERFMON alone do not do, expected root, or that capability"
     );
 }
 
@@ -130,7 +130,7 @@ fn lockdown_is_named_in_one_line() {
     let refusal = prerequisites(&locked(Lockdown::Confidentiality)).unwrap_err();
     assert_eq!(
         refusal.to_string(),
-        "cannot observe this node: the kernel is locked down (lockdown=confidentiality), wanted lockdown=integrity or none"
+        "cannot observe this node: the kernel is locked down (lockdown=confidentiality), expected lockdown=integrity or none"
     );
     assert_eq!(
         Lockdown::of("none [integrity] confidentiality\n"),
@@ -160,7 +160,7 @@ fn a_low_limit_is_refused_with_both_numbers() {
     let refusal = prerequisites(&limited(Limit::Of(32))).unwrap_err();
     assert_eq!(
         refusal.to_string(),
-        "cannot observe this node: RLIMIT_NOFILE is 32, wanted 256 or more (LimitNOFILE= of a systemd unit, ulimit)"
+        "cannot observe this node: RLIMIT_NOFILE is 32, expected 256 or more (LimitNOFILE= of a systemd unit, ulimit)"
     );
 }
 
@@ -173,11 +173,11 @@ fn a_missing_file_system_is_named() {
     };
     assert_eq!(
         refusal(Unmounted::Sys),
-        "cannot observe this node: there is no /sys/kernel, wanted sysfs mounted at /sys; in a container, the node's"
+        "cannot observe this node: there is no /sys/kernel, expected sysfs mounted at /sys; in a container, the node's"
     );
     assert_eq!(
         refusal(Unmounted::Proc),
-        "cannot observe this node: there is no /proc/sys, wanted procfs mounted at /proc, without subset=pid"
+        "cannot observe this node: there is no /proc/sys, expected procfs mounted at /proc, without subset=pid"
     );
 }
 
@@ -510,7 +510,10 @@ fn persistence_is_judged_where_services_have_it() {
         seen.stale.insert("persistence".to_owned(), 1);
     });
     let seen = advice("stale_persistence", &seen);
-    assert!(seen.found.ends_with("seen once since these settings hold"));
+    assert!(
+        seen.found
+            .ends_with("seen once since the settings last changed")
+    );
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(super) fn line(root: &Path, path: &str) -> Result<String, String> {
 pub(super) fn number(root: &Path, path: &str) -> Result<u64, String> {
     let line = line(root, path)?;
     line.parse()
-        .map_err(|_| format!("/{path} is {line:?}, wanted a number"))
+        .map_err(|_| format!("/{path} is {line:?}, expected a number"))
 }
 
 /// Whether `path` is below `directory`; an error when that directory is not there either.

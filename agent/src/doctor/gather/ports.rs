@@ -27,7 +27,7 @@ fn range(root: &Path) -> Result<PortRange, String> {
     let mut words = text.split_whitespace().map(str::parse);
     match (words.next(), words.next()) {
         (Some(Ok(from)), Some(Ok(to))) => Ok(PortRange(from, to)),
-        _ => Err(format!("/{RANGE} is {text:?}, wanted two ports")),
+        _ => Err(format!("/{RANGE} is {text:?}, expected two ports")),
     }
 }
 
@@ -39,7 +39,7 @@ fn reserved(root: &Path) -> Result<Vec<PortRange>, String> {
         .map(|word| {
             let (from, to) = word.split_once('-').unwrap_or((word, word));
             let ports = from.parse().ok().zip(to.parse().ok());
-            let bad = || format!("/{RESERVED} holds {word:?}, wanted a port or a range");
+            let bad = || format!("/{RESERVED} holds {word:?}, expected a port or a range");
             ports.map(|(from, to)| PortRange(from, to)).ok_or_else(bad)
         })
         .collect()

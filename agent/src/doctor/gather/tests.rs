@@ -277,9 +277,9 @@ fn values_that_are_none_are_named() {
     let netns = &facts.netns[0];
     let because = |why: Result<&_, &str>| why.err().map(str::to_owned).unwrap();
     assert!(
-        because(netns.queues.somaxconn.get().map(|_| &())).contains("\"many\", wanted a number")
+        because(netns.queues.somaxconn.get().map(|_| &())).contains("\"many\", expected a number")
     );
-    assert!(because(netns.ports.range.get().map(|_| &())).contains("\"few\", wanted two ports"));
+    assert!(because(netns.ports.range.get().map(|_| &())).contains("\"few\", expected two ports"));
     assert!(because(netns.ports.reserved.get().map(|_| &())).contains("holds \"x-2\""));
 }
 

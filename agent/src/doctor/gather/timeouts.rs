@@ -19,7 +19,7 @@ struct Answer {
 
 /// Those of this thread's network namespace; asking takes `CAP_NET_ADMIN`.
 pub(super) fn read() -> Result<Timeouts, String> {
-    ask().map_err(|error| format!("the kernel does not tell (IP_VS_SO_GET_TIMEOUT): {error}"))
+    ask().map_err(|error| format!("cannot read the timeouts (IP_VS_SO_GET_TIMEOUT): {error}"))
 }
 
 fn ask() -> io::Result<Timeouts> {

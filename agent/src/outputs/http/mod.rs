@@ -167,7 +167,7 @@ impl Drop for Server {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("the HTTP server did not end well");
+            log::error!("the HTTP server thread panicked");
         }
     }
 }

@@ -61,7 +61,7 @@ pub fn acceptor(tls: &Tls, files: &Files) -> Result<TlsAcceptor, WebConfigError>
     let key = "tls_server_config.key_file";
     let private = PrivateKeyDer::from_pem_slice(bytes(&tls.key, files));
     let private = private.map_err(|error| match error {
-        pem::Error::NoItemsFound => refused(key)(&"holds no private key, wanted PEM text"),
+        pem::Error::NoItemsFound => refused(key)(&"holds no private key, expected PEM text"),
         other => refused(key)(&other),
     })?;
     let mut config = builder
@@ -90,7 +90,7 @@ fn certificates(
     let chain = chain.map_err(|error| refused(error.to_string()))?;
     if chain.is_empty() {
         return Err(refused(
-            "holds no certificate, wanted PEM text with a line -----BEGIN CERTIFICATE-----"
+            "holds no certificate, expected PEM text with a line -----BEGIN CERTIFICATE-----"
                 .to_owned(),
         ));
     }
@@ -216,14 +216,14 @@ mod tests {
         };
         assert_eq!(
             refusal("nothing", ""),
-            "tls_server_config.cert_file: holds no certificate, wanted PEM text with a line \
+            "tls_server_config.cert_file: holds no certificate, expected PEM text with a line \
              -----BEGIN CERTIFICATE-----"
         );
         let one = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
         let other = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
         assert_eq!(
             refusal(&one.cert.pem(), "nothing"),
-            "tls_server_config.key_file: holds no private key, wanted PEM text"
+            "tls_server_config.key_file: holds no private key, expected PEM text"
         );
         let unfit = refusal(&one.cert.pem(), &other.signing_key.serialize_pem());
         assert!(

@@ -132,7 +132,7 @@ pub const NEW_CONNECTIONS: Metric = Metric {
         "remote_address",
         "remote_port",
     ],
-    help: "Attempts the scheduler or an old entry gave to each real server.",
+    help: "Attempts that the scheduler or an old entry sent to each real server.",
 };
 
 /// Services there are.
@@ -171,7 +171,7 @@ pub const REAL_SERVER_WEIGHT: Metric = Metric {
         "remote_address",
         "remote_port",
     ],
-    help: "Weight of a real server that drains, starves or is full; of others when they are asked for.",
+    help: "Weight of a real server that drains, starves or is full; of others with --real-servers all.",
 };
 
 /// Connections.
@@ -202,7 +202,7 @@ pub const DRAINING_SINCE: Metric = Metric {
         "remote_address",
         "remote_port",
     ],
-    help: "When the weight of a draining real server became 0; if that was before the agent came, when it first looked.",
+    help: "When the weight of a draining real server became 0; if that was before the agent started, its first read of the table.",
 };
 
 /// What holds draining real servers.
@@ -218,7 +218,7 @@ pub const DRAINING_HOLDER: Metric = Metric {
         "remote_port",
         "holder",
     ],
-    help: "1 for what keeps a draining real server from being empty; nobody: nothing does.",
+    help: "1 for what keeps connections on a draining real server; holder nobody: nothing does.",
 };
 
 /// Starved real servers.
@@ -226,7 +226,7 @@ pub const STARVED: Metric = Metric {
     name: "ipvs_lens_starved_real_servers",
     kind: Kind::Gauge,
     labels: &["proto", "local_address", "local_port", "local_mark"],
-    help: "Real servers with a weight that should have got 20 or more new connections in the last minute and got none.",
+    help: "Real servers with weight above 0 that should have received 20 or more new connections in the last minute and received none.",
 };
 
 /// Skew.
@@ -242,7 +242,7 @@ pub const CLIENTS_NEAR_PORT_REUSE: Metric = Metric {
     name: "ipvs_lens_clients_near_port_reuse",
     kind: Kind::Gauge,
     labels: SERVICE_LABELS,
-    help: "Clients that opened 94 connections per second or more in the last half minute: at 118 the source ports of a default range come back before IPVS forgets them. Not known for services by mark.",
+    help: "Clients that opened 94 connections per second or more in the last half minute: at 118 the source ports of a default range are reused before their IPVS entries expire. Not known for firewall-mark services.",
 };
 
 /// Cost of a reading.
@@ -250,7 +250,7 @@ pub const TABLE_READ: Metric = Metric {
     name: "ipvs_lens_table_read_seconds",
     kind: Kind::Gauge,
     labels: &[],
-    help: "Time the last reading of the IPVS tables took.",
+    help: "Duration of the last read of the IPVS tables.",
 };
 
 /// Differences between readings.
@@ -258,7 +258,7 @@ pub const TABLE_CHANGES: Metric = Metric {
     name: "ipvs_lens_table_changes_total",
     kind: Kind::Counter,
     labels: &["change"],
-    help: "Services and real servers added, removed or configured anew between two readings of an IPVS table.",
+    help: "Services and real servers added, removed or reconfigured between two reads of an IPVS table.",
 };
 
 /// Outcomes of stale attempts.
@@ -301,7 +301,7 @@ pub const STALE_DATAGRAMS: Metric = Metric {
         "remote_address",
         "remote_port",
     ],
-    help: "Datagrams forwarded to a real server of weight 0, or dropped because theirs was removed.",
+    help: "Datagrams forwarded to a real server of weight 0, or dropped because their real server was removed.",
 };
 
 /// Flows of datagrams to stale real servers.
@@ -332,7 +332,7 @@ pub const LISTEN_DROPS: Metric = Metric {
     name: "ipvs_lens_listen_drops_total",
     kind: Kind::Counter,
     labels: &["local_address", "local_port", "cause", "packet"],
-    help: "Packets a listener of this node refused because a queue was full: SYNs, and last packets of handshakes (ack), whose clients believe to be connected.",
+    help: "Packets that listeners of this node dropped because a queue was full: SYNs, and final handshake ACKs (the client considers the connection established).",
 };
 
 /// Connects that failed here.
@@ -340,7 +340,7 @@ pub const CONNECT_FAILURES: Metric = Metric {
     name: "ipvs_lens_connect_failures_total",
     kind: Kind::Counter,
     labels: &["proto", "remote_address", "remote_port", "cause"],
-    help: "Connects of clients on this node that failed before a packet left, by destination.",
+    help: "Connects of clients on this node that failed before a packet was sent, by destination.",
 };
 
 /// Packets too big for their way.
@@ -348,7 +348,7 @@ pub const PATH_MTU: Metric = Metric {
     name: "ipvs_lens_path_mtu_total",
     kind: Kind::Counter,
     labels: &["event"],
-    help: "Signs of packets too big for their way: ICMP about forwarded packets, sent or received, and full segments a socket of this node sent for the third time in a row.",
+    help: "Signs of packets that exceed the path MTU: ICMP about forwarded packets, sent or received, and full segments a socket of this node sent for the third time in a row.",
 };
 
 /// What sockets had no room for.
@@ -356,7 +356,7 @@ pub const SOCKET_DROPS: Metric = Metric {
     name: "ipvs_lens_socket_drops_total",
     kind: Kind::Counter,
     labels: &["cause"],
-    help: "Segments and datagrams sockets in the agent's network namespace had no room for: tcp_memory, udp_receive_buffer, udp_memory.",
+    help: "Segments and datagrams that sockets in the agent's network namespace dropped for want of memory: tcp_memory, udp_receive_buffer, udp_memory.",
 };
 
 /// Size of conntrack's table.
@@ -364,7 +364,7 @@ pub const CONNTRACK_ENTRIES: Metric = Metric {
     name: "ipvs_lens_conntrack_entries",
     kind: Kind::Gauge,
     labels: &[],
-    help: "Entries of conntrack in the agent's network namespace.",
+    help: "Conntrack entries in the agent's network namespace.",
 };
 
 /// Limit of conntrack's table.
@@ -372,7 +372,7 @@ pub const CONNTRACK_ENTRIES_LIMIT: Metric = Metric {
     name: "ipvs_lens_conntrack_entries_limit",
     kind: Kind::Gauge,
     labels: &[],
-    help: "Entries conntrack may have; new connections die beyond.",
+    help: "Limit of conntrack entries; new connections are dropped above it.",
 };
 
 /// Failures of conntrack.
@@ -380,7 +380,7 @@ pub const CONNTRACK_INSERT_FAILED: Metric = Metric {
     name: "ipvs_lens_conntrack_insert_failed_total",
     kind: Kind::Counter,
     labels: &[],
-    help: "Entries conntrack could not insert, most often because another packet came first; the packet died.",
+    help: "Entries conntrack could not insert, most often because of a clash with another packet; the packet was dropped.",
 };
 
 /// Listeners that may lose their port.
@@ -388,7 +388,7 @@ pub const LISTENERS_IN_PORT_RANGE: Metric = Metric {
     name: "ipvs_lens_listeners_in_port_range",
     kind: Kind::Gauge,
     labels: &[],
-    help: "Listeners in the agent's network namespace on a port that an outgoing connection may be given as well; 0 is good.",
+    help: "Listeners in the agent's network namespace on a port inside ip_local_port_range; should be 0.",
 };
 
 /// Events lost.
@@ -404,7 +404,7 @@ pub const EVENTS_EMITTED: Metric = Metric {
     name: "ipvs_lens_events_emitted_total",
     kind: Kind::Counter,
     labels: &[],
-    help: "Event records the kernel programs tried to write.",
+    help: "Event records that the kernel programs tried to write.",
 };
 
 /// Events read.
@@ -460,7 +460,7 @@ pub const SYSCTL: Metric = Metric {
     name: "ipvs_lens_sysctl",
     kind: Kind::Gauge,
     labels: &["name"],
-    help: "Parameters of net.ipv4.vs that decide what becomes of a source port that comes back.",
+    help: "Parameters of net.ipv4.vs that decide how a reused source port is handled.",
 };
 
 /// What can go wrong.
@@ -476,7 +476,7 @@ pub const BUILD_INFO: Metric = Metric {
     name: "ipvs_lens_build_info",
     kind: Kind::Gauge,
     labels: &["version", "revision", "rustc"],
-    help: "1; the labels say what runs.",
+    help: "1; the labels identify the build.",
 };
 
 /// Every metric, in the order of the exposition.
@@ -550,16 +550,14 @@ const fn lost_in_kernel(stat: Stat) -> &'static str {
             "An attempt: too many SYNs between lookup and verdict. Counters miss it."
         }
         Stat::AttemptsFull => {
-            "The memory of an attempt: its retransmit may count as a new attempt."
+            "State of an attempt: its retransmit may be counted as a new attempt."
         }
         Stat::VerdictMissed => "An attempt: its verdict was not seen. Counters miss it.",
         Stat::CallsFull => "An attempt: too many calls were open at once. Counters miss it.",
         Stat::LayoutContradicted => {
             "An attempt: what was read contradicts the packet. Counting stops with the first."
         }
-        Stat::FollowedFull => {
-            "An outcome: too many stale attempts are on their way. Outcomes miss it."
-        }
+        Stat::FollowedFull => "An outcome: too many stale attempts are pending. Outcomes miss it.",
     }
 }
 

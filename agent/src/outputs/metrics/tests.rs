@@ -577,7 +577,7 @@ fn the_document_is_in_step() {
     let found = std::fs::read_to_string(path).unwrap_or_default();
     assert_eq!(
         found, wanted,
-        "run with IPVS_LENS_BLESS=1 to write docs/metrics.md anew"
+        "run with IPVS_LENS_BLESS=1 to write docs/metrics.md"
     );
 }
 

@@ -63,7 +63,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     row(
         "reschedule",
-        "mode 1: every reused port is scheduled anew, nothing is dropped",
+        "mode 1: every reused port is rescheduled, nothing is dropped",
         reschedule::run,
     ),
     row(

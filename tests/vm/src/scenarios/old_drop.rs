@@ -1,6 +1,6 @@
 //! IPVS before 5.9: with `conn_reuse_mode=1` and conntrack in use, every reused port costs 1 s.
 //!
-//! IPVS expires the old entry and wants to schedule anew, finds a conntrack on the packet and drops
+//! IPVS expires the old entry and wants to reschedule, finds a conntrack on the packet and drops
 //! it; the client's retransmit meets nothing and is scheduled. Nobody drains, nothing is stale:
 //! this is what ordinary port reuse did to busy clients.
 

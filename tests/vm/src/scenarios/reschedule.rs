@@ -1,4 +1,4 @@
-//! `conn_reuse_mode=1`: IPVS expires the old entry of a reused port and schedules anew.
+//! `conn_reuse_mode=1`: IPVS expires the old entry of a reused port and reschedules.
 
 use anyhow::{Result, ensure};
 

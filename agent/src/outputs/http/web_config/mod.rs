@@ -150,7 +150,7 @@ pub enum WebConfigError {
         reason: String,
     },
     /// A value that does not fit.
-    #[error("{key} is {found:?}, wanted {wanted}")]
+    #[error("{key} is {found:?}, expected {wanted}")]
     Value {
         /// Its path of keys.
         key: String,
@@ -160,7 +160,7 @@ pub enum WebConfigError {
         wanted: String,
     },
     /// Something else is needed with what is there.
-    #[error("{key} is missing, wanted {wanted}")]
+    #[error("{key} is missing, expected {wanted}")]
     Missing {
         /// Its path of keys.
         key: &'static str,
@@ -343,7 +343,7 @@ fn client_auth(
             KEY,
             other,
             "NoClientCert, VerifyClientCertIfGiven or RequireAndVerifyClientCert: \
-             a certificate nobody verifies proves nothing",
+             a certificate that is not verified proves nothing",
         )),
     }
 }

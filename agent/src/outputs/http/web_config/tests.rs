@@ -89,73 +89,73 @@ const REFUSED: [(&str, &str); 16] = [
     ),
     (
         "http_server_config: {http2: true}",
-        "http_server_config.http2 is \"true\", wanted false: this server speaks \
+        "http_server_config.http2 is \"true\", expected false: this server speaks \
              HTTP/1.1 only",
     ),
     (
         "http_server_config: {headers: {Server: x}}",
-        "http_server_config.headers.Server is \"x\", wanted only \
+        "http_server_config.headers.Server is \"x\", expected only \
              Content-Security-Policy, X-Frame-Options, X-Content-Type-Options, \
              X-XSS-Protection, Strict-Transport-Security",
     ),
     (
         "http_server_config: {headers: {X-Frame-Options: maybe}}",
-        "http_server_config.headers.X-Frame-Options is \"maybe\", wanted deny or \
+        "http_server_config.headers.X-Frame-Options is \"maybe\", expected deny or \
              sameorigin",
     ),
     (
         "tls_server_config: {key_file: k}",
-        "tls_server_config.cert_file is missing, wanted a file with the server's \
+        "tls_server_config.cert_file is missing, expected a file with the server's \
              certificate chain, or the chain in cert",
     ),
     (
         "tls_server_config: {cert: c, key: k, cert_file: x}",
-        "tls_server_config.cert_file is \"x\", wanted either the file or the text, \
+        "tls_server_config.cert_file is \"x\", expected either the file or the text, \
              not both",
     ),
     (
         "tls_server_config: {cert: c, key: k, min_version: TLS10}",
-        "tls_server_config.min_version is \"TLS10\", wanted TLS12 or TLS13",
+        "tls_server_config.min_version is \"TLS10\", expected TLS12 or TLS13",
     ),
     (
         "tls_server_config: {cert: c, key: k, min_version: TLS13, max_version: TLS12}",
-        "tls_server_config.max_version is \"TLS12\", wanted at least min_version, \
+        "tls_server_config.max_version is \"TLS12\", expected at least min_version, \
              which is TLS13",
     ),
     (
         "tls_server_config: {cert: c, key: k, client_auth_type: RequireAnyClientCert}",
-        "tls_server_config.client_auth_type is \"RequireAnyClientCert\", wanted \
+        "tls_server_config.client_auth_type is \"RequireAnyClientCert\", expected \
              NoClientCert, VerifyClientCertIfGiven or RequireAndVerifyClientCert: a \
-             certificate nobody verifies proves nothing",
+             certificate that is not verified proves nothing",
     ),
     (
         "tls_server_config: {cert: c, key: k, client_auth_type: RequireAndVerifyClientCert}",
-        "tls_server_config.client_ca_file is missing, wanted a file with the authority \
+        "tls_server_config.client_ca_file is missing, expected a file with the authority \
              that signs clients' certificates",
     ),
     (
         "tls_server_config: {cert: c, key: k, client_ca_file: ca}",
-        "tls_server_config.client_auth_type is missing, wanted \
+        "tls_server_config.client_auth_type is missing, expected \
              RequireAndVerifyClientCert or VerifyClientCertIfGiven with a client_ca_file",
     ),
     (
         "tls_server_config: {cert: c, key: k, client_allowed_sans: [a, b]}",
-        "tls_server_config.client_allowed_sans is \"a, b\", wanted no such key: every \
+        "tls_server_config.client_allowed_sans is \"a, b\", expected no such key: every \
              client of the authority is let in",
     ),
     (
         "tls_server_config: {cert: c, key: k, curve_preferences: [CurveP521]}",
-        "tls_server_config.curve_preferences is \"CurveP521\", wanted some of X25519, \
+        "tls_server_config.curve_preferences is \"CurveP521\", expected some of X25519, \
              CurveP256, CurveP384",
     ),
     (
         "rate_limit: {interval: soon, burst: 1}",
-        "rate_limit.interval is \"soon\", wanted a time such as 1s or 250ms, or 0 for \
+        "rate_limit.interval is \"soon\", expected a time such as 1s or 250ms, or 0 for \
              no limit",
     ),
     (
         "rate_limit: {interval: 1s}",
-        "rate_limit.burst is \"0\", wanted at least 1 request",
+        "rate_limit.burst is \"0\", expected at least 1 request",
     ),
 ];
 
@@ -171,16 +171,16 @@ fn hashes_are_checked_and_never_printed() {
     let user = |hash: &str| refusal(&format!("basic_auth_users: {{bob: '{hash}'}}"));
     assert_eq!(
         user("plain-password"),
-        "basic_auth_users.bob is \"(hidden)\", wanted a bcrypt hash: htpasswd -nBC 10 \"\""
+        "basic_auth_users.bob is \"(hidden)\", expected a bcrypt hash: htpasswd -nBC 10 \"\""
     );
     assert_eq!(
         user(&HASH.replace("$10$", "$16$")),
-        "basic_auth_users.bob: bcrypt cost is \"16\", wanted 4 to 15"
+        "basic_auth_users.bob: bcrypt cost is \"16\", expected 4 to 15"
     );
     let many: Vec<_> = (0..=USERS_MAX).map(|i| format!("u{i}: '{HASH}'")).collect();
     assert_eq!(
         refusal(&format!("basic_auth_users: {{{}}}", many.join(", "))),
-        "basic_auth_users is \"65 users\", wanted at most 64; use client certificates for \
+        "basic_auth_users is \"65 users\", expected at most 64; use client certificates for \
          many"
     );
 }

@@ -107,7 +107,7 @@ fn play_acks(address: SocketAddr) -> Result<()> {
     agent.expect(&Expected::none().listen_drops(address, "accept_queue_full", "ack", by_kernel))?;
     drop(waiting);
     agent.terminate()?;
-    let forgot = format!("listener {address} forgot ");
+    let forgot = format!("listener {address} dropped ");
     agent::ensure_told(&forgot, "accept_queue_full", by_kernel)
 }
 

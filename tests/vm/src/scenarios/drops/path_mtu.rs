@@ -59,9 +59,9 @@ pub fn told(_lab: &mut Lab) -> Result<()> {
             .path_mtu("frag_needed_received", 1),
     )?;
     agent.terminate()?;
-    let what = "too big for the way: ";
+    let what = "path MTU exceeded: ";
     agent::ensure_told(what, "frag_needed_sent", 3)?;
-    let received = format!("the last one to {BEHIND}: frag_needed_received");
+    let received = format!("latest destination {BEHIND}: frag_needed_received");
     agent::ensure_told(what, &received, 1)
 }
 
@@ -121,7 +121,7 @@ pub fn black_hole(_lab: &mut Lab) -> Result<()> {
     set_mtu(Some(RS1.name), "eth0", ORDINARY_MTU)?;
     drop(stream);
     agent.terminate()?;
-    agent::ensure_told("too big for the way: ", "black_hole_suspected", 1)
+    agent::ensure_told("path MTU exceeded: ", "black_hole_suspected", 1)
 }
 
 fn set_mtu(netns: Option<&str>, device: &str, mtu: u16) -> Result<()> {
