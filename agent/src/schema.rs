@@ -5,6 +5,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
@@ -25,10 +26,17 @@ use crate::top::view::{Choice, Row, View};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema");
 
-/// The schema of what a type is written as.
+/// The schema of what a type is written as. Fields may be added to it, also where a saved bundle of
+/// facts refuses those it does not know.
 fn schema<T: JsonSchema>(title: &str) -> Schema {
+    let open = RecursiveTransform(|schema: &mut Schema| {
+        if schema.get("additionalProperties") == Some(&false.into()) {
+            schema.remove("additionalProperties");
+        }
+    });
     let generator = SchemaSettings::draft2020_12()
         .for_serialize()
+        .with_transform(open)
         .into_generator();
     let mut schema = generator.into_root_schema_for::<T>();
     schema.insert("title".to_owned(), title.into());
@@ -72,7 +80,7 @@ fn the_files_are_in_step() {
     }
 }
 
-/// What a line may have beside what the schema names: nothing, in this test.
+/// A schema that allows no other field; in this test only.
 fn strict(name: &str) -> jsonschema::Validator {
     let (_, mut schema) = schemas()
         .into_iter()
