@@ -87,8 +87,8 @@ pub struct ObserveArgs {
     /// How records leave the kernel
     #[arg(long, value_name = "BUFFER", default_value = "auto")]
     pub events: Events,
-    /// BTF file that describes ip_vs, instead of what the kernel publishes
-    #[arg(long, value_name = "FILE")]
+    /// Types of the kernel, of ip_vs or of both: a BTF file, or a directory searched by release
+    #[arg(long, value_name = "FILE_OR_DIR")]
     pub btf: Option<PathBuf>,
     // By default half of the shortest scrape interval in common use; a deleted pod drains for 30 s.
     /// Seconds between two reads of the IPVS table; automatically longer if a read is expensive
@@ -194,6 +194,9 @@ pub struct DoctorArgs {
     /// Where a running agent is asked.
     #[command(flatten)]
     pub http: ListenArgs,
+    /// Types of the kernel, of ip_vs or of both: a BTF file, or a directory searched by release
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    pub btf: Option<PathBuf>,
     /// Check these saved facts instead of this node
     #[arg(long, value_name = "FILE")]
     pub facts: Option<PathBuf>,

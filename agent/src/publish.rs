@@ -66,9 +66,9 @@ impl Publisher {
             status.attachment = programs.attachment();
             status.layout = layout_by_name(programs.layout()).collect();
             status.absent = absent_fields(programs.layout()).collect();
-            status.limitations = programs.limitation().cloned().into_iter().collect();
+            status.limitations = programs.limitations().to_vec();
         });
-        if let Some(limitation) = programs.limitation() {
+        for limitation in programs.limitations() {
             log::warn!("{limitation}");
         }
         let (attachment, origin) = (programs.attachment(), programs.types_origin());

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cli::{ObserveArgs, RunArgs, TopArgs, TraceArgs};
 use crate::clock::{self, MonoNs, WallAnchor};
 use crate::doctor::facts::Facts;
-use crate::doctor::gather::essentials;
+use crate::doctor::gather::{Look, essentials};
 use crate::doctor::rules::prerequisites;
 use crate::error::Failure;
 use crate::finding::Finding;
@@ -63,7 +63,7 @@ pub fn run(
         Hangup::catch()?
     };
     let web = web(args)?;
-    let facts = observable()?;
+    let facts = observable(&args.observe)?;
     let agent = Agent::new(&args.observe, &facts);
     let server = Server::start(args.http.listen, agent.shown(), web).map_err(Failure::failed)?;
     let outcome = runtime.block_on(async {
@@ -99,7 +99,7 @@ fn web(args: &RunArgs) -> Result<Web, Failure> {
 /// # Errors
 /// As [`run`].
 pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
-    let facts = observable()?;
+    let facts = observable(&args.observe)?;
     let lines = Lines {
         out: io::stdout(),
         format: args.output.format,
@@ -112,7 +112,7 @@ pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
 /// # Errors
 /// As [`run`].
 pub fn top(args: &TopArgs) -> Result<(), Failure> {
-    let facts = observable()?;
+    let facts = observable(&args.observe)?;
     let observe = ObserveArgs {
         table_interval: args.interval,
         ..args.observe.clone()
@@ -138,9 +138,13 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
 }
 
 /// What this node is, once nothing stands in the way of observing it.
-fn observable() -> Result<Facts, Failure> {
+fn observable(observe: &ObserveArgs) -> Result<Facts, Failure> {
     limits::raise();
-    let facts = essentials(Path::new(ROOT));
+    let facts = essentials(&Look {
+        kernel: true,
+        btf: observe.btf.clone(),
+        ..Look::at_files()
+    });
     prerequisites(&facts).map_err(Failure::cannot_observe)?;
     Ok(facts)
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::dist::{self, AGENT, LAB};
 use crate::exec::{self, say};
 use crate::paths::Paths;
-use crate::purity;
+use crate::{purity, versions};
 
 /// Packages that compile for the host; the kernel programs are built by the agent's build script.
 pub const HOST_PACKAGES: &[&str] = &[AGENT, "agent-common", "agent-core", LAB, "xtask"];
@@ -15,10 +15,16 @@ pub const HOST_PACKAGES: &[&str] = &[AGENT, "agent-common", "agent-core", LAB, "
 /// # Errors
 /// What the first of those found that found something; the others have run too.
 pub fn check(paths: &Paths) -> Result<()> {
-    [format, lints, purity::compiles_without_io, purity::check]
-        .map(|check| check(paths))
-        .into_iter()
-        .collect()
+    [
+        format,
+        lints,
+        purity::compiles_without_io,
+        purity::check,
+        versions::check,
+    ]
+    .map(|check| check(paths))
+    .into_iter()
+    .collect()
 }
 
 /// Formatting of every package, the fuzz targets included.

@@ -43,6 +43,7 @@ mod toolchain;
 mod types;
 mod unpack;
 mod userland;
+mod versions;
 mod vm;
 
 use std::process::ExitCode;

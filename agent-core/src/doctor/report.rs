@@ -132,7 +132,20 @@ impl<'a> Report<'a> {
             Verdict::Unknown { because } => Some(because.clone()),
             _ => None,
         })?;
+        self.features(out)?;
         writeln!(out, "\n{}", self.ending())
+    }
+
+    /// What the kernel offers, and what that means; nothing where it was not asked.
+    fn features(&self, out: &mut impl Write) -> fmt::Result {
+        let Some(features) = self.facts.kernel.features.known() else {
+            return Ok(());
+        };
+        writeln!(out, "\nwhat this kernel offers")?;
+        features
+            .lines()
+            .iter()
+            .try_for_each(|line| writeln!(out, "  {line}"))
     }
 
     fn head(&self, out: &mut impl Write) -> fmt::Result {

@@ -9,6 +9,7 @@ use super::facts::{
     Listener, Lockdown, Netns, Observed, PortRange, Ports, Queues, Rules, Seen, Table, Timeouts,
     Tool, Unmounted,
 };
+use crate::kernel::features::{Feature, Features, Found, TABLE};
 
 /// The initial network namespace.
 pub const NETNS: u32 = 4_026_531_840;
@@ -27,6 +28,7 @@ pub fn fit() -> Facts {
             kprobes: Fact::Known(true),
             unmounted: Fact::Known(Vec::new()),
             lockdown: Fact::Known(Lockdown::None),
+            features: Fact::Known(features_without(&[])),
         },
         capabilities: Fact::Known(u64::MAX),
         limits: Fact::Known(Limits {
@@ -42,6 +44,20 @@ pub fn fit() -> Facts {
         observed: Fact::Unknown("no agent was asked".to_owned()),
         ..Facts::default()
     }
+}
+
+/// A kernel that has everything but these.
+pub fn features_without(absent: &[Feature]) -> Features {
+    let mut features = Features::default();
+    for row in TABLE {
+        let found = if absent.contains(&row.feature) {
+            Found::Absent("not here".to_owned())
+        } else {
+            Found::Present(String::new())
+        };
+        features.set(row.feature, found);
+    }
+    features
 }
 
 fn fit_netns() -> Netns {
@@ -254,6 +270,21 @@ fn any_kube_proxy() -> impl Strategy<Value = KubeProxy> {
         })
 }
 
+fn any_features() -> impl Strategy<Value = Features> {
+    let found = prop_oneof![
+        Just(Found::Present(String::new())),
+        Just(Found::Absent("x".to_owned())),
+        Just(Found::Unknown("x".to_owned())),
+    ];
+    prop::collection::vec(found, TABLE.len()).prop_map(|all| {
+        let mut features = Features::default();
+        for (row, found) in TABLE.iter().zip(all) {
+            features.set(row.feature, found);
+        }
+        features
+    })
+}
+
 fn any_kernel() -> impl Strategy<Value = Kernel> {
     let release = "[3-7]\\.[0-9]{1,2}(\\.[0-9]{1,3})?(-[a-z0-9.]{1,12})?|six";
     let unmounted = prop_oneof![Just(Unmounted::Proc), Just(Unmounted::Sys)];
@@ -273,16 +304,20 @@ fn any_kernel() -> impl Strategy<Value = Kernel> {
         ],
         fact(prop::collection::vec(unmounted, 0..2)),
         fact(lockdown),
+        fact(any_features()),
     )
         .prop_map(
-            |(release, upstream, [btf, btf_ip_vs, kprobes], unmounted, lockdown)| Kernel {
-                release,
-                upstream,
-                btf,
-                btf_ip_vs,
-                kprobes,
-                unmounted,
-                lockdown,
+            |(release, upstream, [btf, btf_ip_vs, kprobes], unmounted, lockdown, features)| {
+                Kernel {
+                    release,
+                    upstream,
+                    btf,
+                    btf_ip_vs,
+                    kprobes,
+                    unmounted,
+                    lockdown,
+                    features,
+                }
             },
         )
 }

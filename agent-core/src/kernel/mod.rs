@@ -4,6 +4,7 @@
 
 pub mod built_in;
 pub mod builtin;
+pub mod features;
 pub mod layout;
 pub mod limitation;
 pub mod netfilter;

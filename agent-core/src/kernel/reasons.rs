@@ -5,10 +5,13 @@
 
 use agent_common::config::UNSAID;
 use agent_common::verdict::DropCause;
-use btf_rs::{Btf, Type};
+use btf_rs::{Btf, Type, Typedef};
 
 /// Numbers the kernel's table of causes holds.
 pub const REASONS_MAX: usize = 256;
+
+/// Links followed from a typedef to the prototype it stands for.
+const CHAIN_MAX: usize = 4;
 
 const ENUM_NAME: &str = "skb_drop_reason";
 const PREFIX: &str = "SKB_DROP_REASON_";
@@ -32,6 +35,27 @@ pub fn causes(types: &Btf) -> Option<[u8; REASONS_MAX]> {
         }
     }
     Some(causes)
+}
+
+/// Arguments that a tracepoint passes to raw programs; `None` where the types do not say (5.5).
+///
+/// `typedef void (*btf_trace_NAME)(void *, ...)`, whose first argument is not passed on
+/// (include/trace/bpf_probe.h).
+pub fn tracepoint_args(types: &Btf, tracepoint: &str) -> Option<usize> {
+    let found = types.resolve_types_by_name(&format!("btf_trace_{tracepoint}"));
+    found.ok()?.into_iter().find_map(|found| match found {
+        Type::Typedef(typedef) => args_of(types, &typedef),
+        _ => None,
+    })
+}
+
+fn args_of(types: &Btf, typedef: &Typedef) -> Option<usize> {
+    // A pointer, then what it points to.
+    let chain = types.chained_type_iter(typedef).take(CHAIN_MAX);
+    chain.into_iter().find_map(|link| match link {
+        Type::FuncProto(prototype) => prototype.parameters.len().checked_sub(1),
+        _ => None,
+    })
 }
 
 /// Functions that free SYNs on kernels without reasons, and what the SYN died of there: 0 where

@@ -6,7 +6,7 @@
 //! **Cannot see** the real server: there is none.
 //! **Cost** once per packet without a server, never on a healthy service.
 
-use agent_common::{stat::Stat, verdict::DropCause};
+use agent_common::{key::ServiceKey, stat::Stat, verdict::DropCause};
 use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
@@ -54,8 +54,10 @@ fn no_destination(call: &impl Call) -> Result<(), Stat> {
         return Ok(());
     }
     attempt::end(skb);
-    let service = proof::service(&syn, proof::readable(ipvs::service(svc, syn.tuple.netns))?)?;
-    let target = Target::nowhere(service);
+    let mut target = Target::NONE;
+    if service_of(svc, &syn, &mut target.service) == 0 {
+        return Err(Stat::LayoutContradicted);
+    }
     let verdict = Verdict::dropped(DropCause::IpvsNoDestination);
     if syn.tuple.proto == UDP {
         attempt::count_decision(&target, verdict);
@@ -65,4 +67,20 @@ fn no_destination(call: &impl Call) -> Result<(), Stat> {
     }
     attempt::mark_dropped(skb, true);
     Ok(())
+}
+
+/// The service that was asked for a real server, into `service`; 0 when it contradicts the packet.
+///
+/// Not inlined: keeps this frame out of the caller's 512-byte BPF stack, also where a verifier does
+/// not track read-only data and walks every branch (5.4).
+#[inline(never)]
+fn service_of(svc: u64, syn: &Syn, service: &mut ServiceKey) -> u32 {
+    let found = proof::readable(ipvs::service(svc, syn.tuple.netns));
+    match found.and_then(|found| proof::service(syn, found)) {
+        Ok(found) => {
+            *service = found;
+            1
+        }
+        Err(_) => 0,
+    }
 }

@@ -141,6 +141,6 @@ fn refused(
         reason: 0,
         location: 0,
     };
-    syn_drop::died(context, &syn, death);
+    syn_drop::died(context, &syn, &death);
     Ok(())
 }

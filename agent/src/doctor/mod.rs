@@ -1,6 +1,6 @@
 //! `ipvs-lens doctor`: what keeps this node from being observed, and what IPVS may do wrong on it.
 //!
-//! Facts are gathered by IO, judged by pure rules, and reported; nothing is attached or changed.
+//! Facts are gathered by IO, judged by pure rules, and reported; nothing is changed, and nothing stays attached.
 
 pub mod gather;
 
@@ -31,6 +31,8 @@ pub fn run(args: &DoctorArgs, out: &mut impl Write) -> Result<Exit, Failure> {
         gather::gather(&Look {
             programs: true,
             agent: Some(args.http.listen),
+            kernel: true,
+            btf: args.btf.clone(),
             ..Look::at_files()
         })
     };

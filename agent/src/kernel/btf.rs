@@ -16,12 +16,7 @@ const BTF_DIRECTORY: &str = "/sys/kernel/btf";
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
     /// The kernel publishes no BTF, and no file has it.
-    #[error(
-        "{} cannot be read ({source}): this kernel publishes no BTF, so the offsets of its \
-         structures are not known; supply its types with --btf (`pahole --btf_encode_detached \
-         FILE vmlinux` makes them), or use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
-        path.display()
-    )]
+    #[error("{}; supply its types with --btf FILE", self.reason())]
     NoKernelBtf {
         /// File that was tried.
         path: PathBuf,
@@ -32,12 +27,7 @@ pub enum BtfError {
     #[error(transparent)]
     Supplied(#[from] SuppliedError),
     /// The kernel publishes no BTF for the module, and no layout is built in for it.
-    #[error(
-        "{} cannot be read ({source}) and no layout is built in for kernel {release}, so the \
-         offsets of `{module}` are not known; give its types with --btf FILE, or use a kernel \
-         built with CONFIG_DEBUG_INFO_BTF_MODULES=y (5.11 or newer)",
-        path.display()
-    )]
+    #[error("{}; supply its types with --btf FILE", self.reason())]
     NoModuleBtf {
         /// Module asked for.
         module: String,
@@ -73,6 +63,29 @@ pub enum BtfError {
         /// Function asked for.
         function: String,
     },
+}
+
+impl BtfError {
+    /// What was looked for and where, without what to do about it.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::NoKernelBtf { path, source } => format!(
+                "{} cannot be read ({source}): this kernel publishes no BTF",
+                path.display()
+            ),
+            Self::NoModuleBtf {
+                path,
+                source,
+                release,
+                ..
+            } => format!(
+                "{} cannot be read ({source}), the kernel's own BTF does not describe ip_vs, and no \
+                 layout is built in for kernel {release}",
+                path.display()
+            ),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Types of the kernel together with those of one module.
@@ -180,6 +193,11 @@ impl Types {
         function_in(&self.kernel, function)
             .map(|found| found.id)
             .ok_or_else(|| BtfError::NoKernelFunction(function.to_owned()))
+    }
+
+    /// Whether a function is known by its type, to the kernel or as part of the module.
+    pub fn has_function(&self, function: &str) -> bool {
+        self.function_id(function).is_ok() || self.kernel_function_id(function).is_ok()
     }
 
     /// How many arguments a function of the kernel has; `None` when its types do not say.

@@ -7,6 +7,8 @@
 pub mod btf;
 pub mod model;
 pub mod presence;
+#[cfg(test)]
+mod reach;
 pub mod supplied;
 pub mod symbols;
 

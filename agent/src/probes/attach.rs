@@ -11,20 +11,21 @@ use std::sync::Arc;
 use agent_common::config::Config;
 use agent_common::layout::{ABSENT, FIELDS, KernelLayout};
 use agent_common::stat::Stat;
-use aya::maps::{Array, Map, MapData, MapError, MapType};
+use agent_core::kernel::features::{Feature, Features, Plan, Stream};
+use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::{KProbe, Program, ProgramError, RawTracePoint};
-use aya::sys::is_map_supported;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 
 use super::counters::{Carried, Counters};
-use super::fexit::{self, FexitError, ModuleTypes, TracingObject};
+use super::features;
+use super::fexit::{FexitError, ModuleTypes, TracingObject};
 use super::locations;
 use super::outcomes::Outcomes;
 use super::table::{Hook, Moment, PROBES, Probe, WITHOUT_REASON, Way, all_functions};
 use crate::kernel::btf::{BtfError, Types};
 use crate::kernel::layout::{self, Unresolved};
-use crate::kernel::limitation::Limitation;
+use crate::kernel::limitation::{AddressesHiddenBy, Limitation};
 use crate::kernel::netfilter;
 use crate::kernel::preemption::Preemption;
 use crate::kernel::reasons;
@@ -36,11 +37,11 @@ use crate::source::perf::{PerfError, PerfSource};
 use crate::source::ring::RingSource;
 
 /// The kernel programs with a ring buffer, as `build.rs` made them.
-static RING_OBJECT: &[u8] =
+pub(super) static RING_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs-lens-ring"));
 
 /// The same with perf buffers: a map the kernel lacks makes a whole object unloadable.
-static PERF_OBJECT: &[u8] =
+pub(super) static PERF_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs-lens-perf"));
 
 /// The function whose number of arguments a program has to know.
@@ -55,6 +56,9 @@ pub enum AttachError {
     /// A field is missing or different.
     #[error("the layout of this kernel is not proven: {0}")]
     Layout(#[from] Unresolved),
+    /// The kernel lacks something the programs need.
+    #[error("this kernel lacks {0}")]
+    Feature(String),
     /// Maps or programs could not be created.
     #[error("kernel programs cannot be loaded: {}", chain(.0))]
     Load(#[from] EbpfError),
@@ -168,9 +172,9 @@ pub struct Programs {
     types_origin: String,
     layout: KernelLayout,
     symbols: Symbols,
-    /// Whether the tracepoint of dropped packets passes a reason.
-    has_drop_reasons: bool,
-    limitation: Option<Limitation>,
+    /// What follows from the features of this kernel.
+    plan: Plan,
+    limitations: Vec<Limitation>,
     way: Way,
     way_reason: String,
     counters: Arc<Counters>,
@@ -181,43 +185,22 @@ pub struct Programs {
     outcomes: Outcomes,
 }
 
-/// How records leave the kernel, once it is settled.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stream {
-    Ring,
-    Perf,
+/// The object of a way for records to leave the kernel.
+const fn object_of(stream: Stream) -> &'static [u8] {
+    match stream {
+        Stream::Ring => RING_OBJECT,
+        Stream::Perf => PERF_OBJECT,
+    }
 }
 
-impl Stream {
-    /// As wanted; without a wish, a ring buffer where this kernel has one.
-    fn of(wanted: Events) -> Self {
-        match wanted {
-            Events::Ring => Self::Ring,
-            Events::Perf => Self::Perf,
-            // Where even asking fails, loading says why.
-            Events::Auto => match is_map_supported(MapType::RingBuf) {
-                Ok(false) => Self::Perf,
-                Ok(true) | Err(_) => Self::Ring,
-            },
+fn open(stream: Stream, map: Map) -> Result<Source, AttachError> {
+    Ok(match stream {
+        Stream::Ring => {
+            let ring = RingSource::new(typed(map, "EVENTS")?);
+            Source::Ring(ring.map_err(AttachError::Ring)?)
         }
-    }
-
-    const fn object(self) -> &'static [u8] {
-        match self {
-            Self::Ring => RING_OBJECT,
-            Self::Perf => PERF_OBJECT,
-        }
-    }
-
-    fn open(self, map: Map) -> Result<Source, AttachError> {
-        Ok(match self {
-            Self::Ring => {
-                let ring = RingSource::new(typed(map, "EVENTS")?);
-                Source::Ring(ring.map_err(AttachError::Ring)?)
-            }
-            Self::Perf => Source::Perf(PerfSource::open(typed(map, "EVENTS")?)?),
-        })
-    }
+        Stream::Perf => Source::Perf(PerfSource::open(typed(map, "EVENTS")?)?),
+    })
 }
 
 /// Creates the maps and resolves the layout; nothing is attached yet.
@@ -227,17 +210,27 @@ impl Stream {
 pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let types = Types::read(IPVS_MODULE, wanted.btf_file.as_deref(), &wanted.release)?;
     let layout = layout::resolve(types.kernel(), types.module())?;
-    let KernelSymbols { symbols, hidden_by } = read_symbols(&types);
+    let KernelSymbols { symbols, hidden_by } =
+        read_symbols(|function| types.has_function(function));
     let causes = reasons::causes(types.kernel());
     let config = Config {
         connect_args: types.kernel_function_args(CONNECT_FUNCTION).unwrap_or(0),
         ..wanted.config
     };
-    let stream = Stream::of(wanted.events);
+    let features = features::look_with(&types, &symbols);
+    if let Some(missing) = features.missing().first() {
+        return Err(AttachError::Feature(missing.to_string()));
+    }
+    let plan = features.plan();
+    let stream = match wanted.events {
+        Events::Ring => Stream::Ring,
+        Events::Perf => Stream::Perf,
+        Events::Auto => plan.stream,
+    };
     let logs = wanted.logs && stream == Stream::Ring;
-    let mut ebpf = create(stream.object(), &layout, config, logs)?;
+    let mut ebpf = create(object_of(stream), &layout, config, logs)?;
     // Before any map is taken out, or it would be missing here.
-    let object = TracingObject::link(stream.object(), &ebpf).map_err(linking)?;
+    let object = TracingObject::link(object_of(stream), &ebpf).map_err(linking)?;
     fill_causes(&mut ebpf, causes.as_ref().map_or(&[], |causes| &causes[..]))?;
     let map = borrow(&mut ebpf, "DROP_LOCATIONS")?;
     locations::fill_drop_locations(typed(map, "DROP_LOCATIONS")?, &symbols)?;
@@ -248,7 +241,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let node_latest = typed(take(&mut ebpf, "NODE_LATEST")?, "NODE_LATEST")?;
     let stats = typed(take(&mut ebpf, "STATS")?, "STATS")?;
     let attempts = typed(take(&mut ebpf, "ATTEMPTS")?, "ATTEMPTS")?;
-    let events = stream.open(take(&mut ebpf, "EVENTS")?)?;
+    let events = open(stream, take(&mut ebpf, "EVENTS")?)?;
     let armed = typed(take(&mut ebpf, "ARMED")?, "ARMED")?;
     let outcomes = Outcomes::new(typed(take(&mut ebpf, "FOLLOWED")?, "FOLLOWED")?);
     let logger = if logs {
@@ -261,9 +254,8 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let (way, way_reason) = match wanted.attach {
         Attach::Fexit => (Way::Fexit, "as asked".to_owned()),
         Attach::Kprobe => (Way::Kprobe, "as asked".to_owned()),
-        Attach::Auto => best_way(&types, &symbols, &wanted.preemption),
+        Attach::Auto => (plan.attach, reason_of(&features, &wanted.preemption)),
     };
-    let has_drop_reasons = causes.is_some();
     let programs = Programs {
         ebpf: Some(ebpf),
         object,
@@ -271,8 +263,8 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
         types: Some(types),
         layout,
         symbols,
-        has_drop_reasons,
-        limitation: hidden_by.map(|hidden| hidden.limitation(causes.is_some())),
+        limitations: limitations(hidden_by, &plan),
+        plan,
         way,
         way_reason,
         counters: Arc::clone(&counters),
@@ -309,9 +301,9 @@ impl Programs {
         &self.types_origin
     }
 
-    /// What is not reported because the kernel hides addresses; `None` when it shows them.
-    pub const fn limitation(&self) -> Option<&Limitation> {
-        self.limitation.as_ref()
+    /// What is not reported on this kernel: addresses are hidden, or a feature is missing.
+    pub fn limitations(&self) -> &[Limitation] {
+        &self.limitations
     }
 
     /// Probes that could not be attached and are not needed to observe IPVS, with the reason.
@@ -391,7 +383,9 @@ impl Programs {
     }
 
     fn attach_all(&mut self) -> Result<(), AttachError> {
-        self.load_outcome()?;
+        if self.plan.runs_outcomes {
+            self.load_outcome()?;
+        }
         for probe in PROBES {
             match self.attach_probe(probe) {
                 Err(error) if !probe.is_required() => {
@@ -424,7 +418,7 @@ impl Programs {
     /// Attaches a probe to all of these functions, one of its alternatives.
     fn attach_to(&mut self, probe: &Probe, functions: &[&str]) -> Result<(), AttachError> {
         match (probe.hook, self.way) {
-            (Hook::DropTracepoint(tracepoint), _) if !self.has_drop_reasons => {
+            (Hook::DropTracepoint(tracepoint), _) if !self.plan.has_drop_reasons => {
                 let program = format!("{}{WITHOUT_REASON}", probe.program);
                 self.attach_tracepoint(probe, &program, tracepoint)
             }
@@ -560,64 +554,43 @@ impl Programs {
     }
 }
 
-/// fexit where the kernel knows the types of every function to hook, kprobes elsewhere; and why.
+/// Why functions of ip_vs are attached to the way they are.
 ///
 /// A kernel that preempts itself may skip a trampoline's program for a client on this node. It may
 /// skip a kprobe's for anybody, whenever the agent reads a map on the same CPU, so fexit it is.
-fn best_way(types: &Types, symbols: &Symbols, preemption: &Preemption) -> (Way, String) {
-    let mut of_ipvs = PROBES.iter().filter(|probe| probe.is_required());
-    let traceable = of_ipvs.all(|probe| {
-        let candidates = probe.candidates(|function| symbols.existence(function));
-        let functions = candidates.first().copied().unwrap_or_default();
-        functions
-            .iter()
-            .all(|function| types.function_id(function).is_ok())
-    });
-    if !traceable {
-        return (Way::Kprobe, "the kernel does not know the types".to_owned());
-    }
-    if let Err(error) = try_fexit(types) {
-        return (Way::Kprobe, format!("fexit is not usable here ({error})"));
+fn reason_of(features: &Features, preemption: &Preemption) -> String {
+    let fexit = features.of(Feature::Fexit);
+    if let Some(reason) = fexit.absence() {
+        return format!("fexit cannot be used ({reason})");
     }
     let told_by = &preemption.told_by;
-    let reason = if preemption.preempts {
+    if preemption.preempts {
         format!(
             "the kernel knows the types; it preempts itself ({told_by}), so attempts of clients on \
              this node may be missed"
         )
     } else {
         format!("the kernel knows the types and does not preempt itself ({told_by})")
-    };
-    (Way::Fexit, reason)
+    }
 }
 
-/// A function of ip_vs that every kernel has and that is called on a drop only.
-const FEXIT_TRIAL: &str = "ip_vs_leave";
-
-/// Whether this kernel runs programs at the return of functions of ip_vs: types of functions may
-/// be known where that cannot be done yet.
-fn try_fexit(types: &Types) -> Result<(), AttachError> {
-    let failed = |source| AttachError::Fexit {
-        probe: "trial",
-        finds: "nothing",
-        source,
-    };
-    let id = types.function_id(FEXIT_TRIAL)?;
-    let module = match types.module() {
-        layout::ModuleTypes::InKernel => None,
-        _ => Some(ModuleTypes::find(IPVS_MODULE).map_err(failed)?),
-    };
-    fexit::try_attach(module.as_ref(), id).map_err(failed)
+/// What is not reported, and why.
+fn limitations(hidden_by: Option<AddressesHiddenBy>, plan: &Plan) -> Vec<Limitation> {
+    let hidden = hidden_by.map(|hidden| hidden.limitation(plan.has_drop_reasons));
+    let lost = plan.lost.iter().map(|(feature, what)| Limitation {
+        missing: format!("{what} are not reported"),
+        because: format!("this kernel lacks {feature}"),
+        remedy: "boot a kernel that has them".to_owned(),
+    });
+    hidden.into_iter().chain(lost).collect()
 }
 
-fn read_symbols(types: &Types) -> KernelSymbols {
+pub(super) fn read_symbols(has_type: impl Fn(&str) -> bool) -> KernelSymbols {
     let locations = reasons::LOCATIONS.iter().map(|(function, _)| *function);
     let callers = netfilter::CALLERS.iter().map(|(function, _)| *function);
     let asked = all_functions().chain(locations).chain(callers);
     let asked: Vec<&str> = asked.chain([netfilter::LOOP]).collect();
-    symbols::read(Path::new("/"), &asked.iter().copied(), |function| {
-        types.function_id(function).is_ok() || types.kernel_function_id(function).is_ok()
-    })
+    symbols::read(Path::new("/"), &asked.iter().copied(), has_type)
 }
 
 fn create(

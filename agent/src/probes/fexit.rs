@@ -21,6 +21,8 @@ use aya_obj::{
     },
 };
 
+use super::features::instruction;
+
 /// Bytes kept of the verifier's account of a refused program.
 const VERIFIER_LOG_BYTES: usize = 1 << 20;
 /// Bytes of a BTF object's name (`MODULE_NAME_LEN`).
@@ -153,8 +155,8 @@ pub fn try_attach(module: Option<&ModuleTypes>, function_id: u32) -> Result<(), 
     let request = LoadRequest {
         program: PROGRAM,
         instructions: &[
-            instruction(BPF_ALU64 | BPF_MOV | BPF_K),
-            instruction(BPF_JMP | BPF_EXIT),
+            instruction(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0),
+            instruction(BPF_JMP | BPF_EXIT, 0, 0),
         ],
         license: c"GPL",
         module: module.map(|module| module.fd.as_fd()),
@@ -168,17 +170,6 @@ pub fn try_attach(module: Option<&ModuleTypes>, function_id: u32) -> Result<(), 
             object: PROGRAM.to_owned(),
             source,
         })
-}
-
-/// An instruction on register 0 with nothing but zeros behind its code.
-#[expect(clippy::cast_possible_truncation, reason = "codes are bytes")]
-fn instruction(code: u32) -> bpf_insn {
-    bpf_insn {
-        code: code as u8,
-        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
-        off: 0,
-        imm: 0,
-    }
 }
 
 impl FexitLink {
@@ -314,7 +305,7 @@ fn object_info<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
-fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+pub(super) fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
     let fd = bpf(command, attr)?;
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us.

@@ -2,7 +2,10 @@
 
 pub mod attach;
 pub mod counters;
+pub mod features;
 pub mod fexit;
 mod locations;
+#[cfg(test)]
+mod object_check;
 pub mod outcomes;
 pub mod table;

@@ -49,24 +49,7 @@ impl Moment {
     }
 }
 
-/// The way a probe hangs on a function of a module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// A trampoline at the function's return: arguments and result at once. Needs module BTF.
-    Fexit,
-    /// A kprobe that keeps the arguments and a kretprobe that sees the result.
-    Kprobe,
-}
-
-impl Way {
-    /// The word for it, as `via` labels it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Fexit => "fexit",
-            Self::Kprobe => "kprobe",
-        }
-    }
-}
+pub use agent_core::kernel::features::AttachMode as Way;
 
 /// One kernel program, or the pair of them that a kprobe needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +71,14 @@ impl Probe {
     /// Whether IPVS cannot be observed without it.
     pub const fn is_required(&self) -> bool {
         matches!(self.hook, Hook::IpvsReturn(_) | Hook::DropTracepoint(_))
+    }
+
+    /// Whether it is on a tracepoint, which needs no function.
+    pub const fn is_tracepoint(&self) -> bool {
+        matches!(
+            self.hook,
+            Hook::DropTracepoint(_) | Hook::OptionalTracepoint(_)
+        )
     }
 
     /// Whether it hangs on a function of the module, and is gone without it.
@@ -165,6 +156,9 @@ impl Probe {
     }
 }
 
+/// The tracepoint of dropped packets.
+pub const DROP_TRACEPOINT: &str = "kfree_skb";
+
 /// Every function any kernel may have for any probe.
 pub fn all_functions() -> impl Iterator<Item = &'static str> {
     PROBES.iter().flat_map(|probe| match probe.hook {
@@ -202,7 +196,7 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "syn_drop",
         program: "il_syn_drop",
-        hook: Hook::DropTracepoint("kfree_skb"),
+        hook: Hook::DropTracepoint(DROP_TRACEPOINT),
         finds: "SYNs that died on this node outside IPVS",
         needs: &[],
     },

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Fact;
+use crate::kernel::features::Features;
 
 /// How ip_vs is present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,9 @@ pub struct Kernel {
     /// What it locks down, root included. Not in bundles of the first builds.
     #[serde(default)]
     pub lockdown: Fact<Lockdown>,
+    /// What it offers to programs. Not in bundles of the first builds.
+    #[serde(default)]
+    pub features: Fact<Features>,
 }
 
 /// A file system of the kernel that is needed and not there.

@@ -115,7 +115,7 @@ pub const RULES: &[Rule] = &[
     ),
     rule(
         "kernel",
-        "the kernel is new enough",
+        "the kernel has what the programs need",
         Kind::Prerequisite,
         Check::Node(prerequisites::kernel),
     ),
@@ -158,7 +158,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "ip_vs_btf",
         "the structures of ip_vs are known",
-        Kind::Setup,
+        Kind::Prerequisite,
         Check::Node(prerequisites::ip_vs_btf),
     ),
     rule(

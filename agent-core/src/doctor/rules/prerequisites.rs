@@ -1,14 +1,11 @@
 //! What observing needs.
 
 use super::super::facts::{
-    CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, Fact, Facts, IpVs, Limit, Limits, Lockdown, Unmounted,
-    Version,
+    CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, Facts, IpVs, Limit, Limits, Lockdown, Unmounted,
 };
 use super::verdict::{Advice, Judged, Remedy, Risk, Sure, Verdict, need, not_applicable};
 use crate::kernel::builtin;
-
-/// The first kernel that publishes its own types.
-const OLDEST: Version = Version(5, 4, 0);
+use crate::kernel::features::{Feature, Features, Found, wanted_for};
 
 const MISSING: (Risk, Sure) = (Risk::High, Sure::Observed);
 
@@ -16,58 +13,83 @@ fn judged(verdict: Judged) -> Verdict {
     verdict.unwrap_or_else(|early| early)
 }
 
-/// Ok or advice by a fact that is a plain yes or no.
-fn present(fact: &Fact<bool>, name: &str, missing: impl FnOnce() -> Advice) -> Judged {
-    Ok(match need(fact, name)? {
-        true => Verdict::Ok,
-        false => missing().into(),
-    })
-}
+/// Features with a rule of their own.
+const JUDGED_APART: [Feature; 3] = [Feature::KernelTypes, Feature::IpVsTypes, Feature::Kprobes];
 
 pub(super) fn kernel(facts: &Facts) -> Verdict {
-    judged(need(&facts.kernel.release, "the kernel's release").map(|release| {
-        match facts.kernel.version() {
-            Some(version) if version >= OLDEST => Verdict::Ok,
-            Some(_) => Advice::new(
-                MISSING,
-                format!("this kernel is {release}"),
-                "5.4 or later",
-                "the kernel publishes its own types since 5.4, and without them no offset is known",
-            )
-            .into(),
-            None => Verdict::Unknown {
-                because: format!("the kernel's release is {release:?}, which begins with no version"),
-            },
-        }
-    }))
+    judged(need(&facts.kernel.features, "what the kernel offers to programs").map(judge_features))
+}
+
+fn judge_features(features: &Features) -> Verdict {
+    let missing = features.missing();
+    let mut missing = missing
+        .iter()
+        .filter(|missing| missing.feature.is_none_or(|it| !JUDGED_APART.contains(&it)))
+        .peekable();
+    let Some(want) = missing.peek().map(|first| first.want.clone()) else {
+        return Verdict::Ok;
+    };
+    let found: Vec<String> = missing.map(ToString::to_string).collect();
+    Advice::new(
+        MISSING,
+        format!("this kernel lacks {}", found.join(", and ")),
+        want,
+        "each was looked for by loading a program that needs it; without it the programs cannot be \
+         loaded",
+    )
+    .into()
+}
+
+/// What was found of a feature; `None` where it was not looked for.
+fn feature(facts: &Facts, feature: Feature) -> Option<Found> {
+    facts.kernel.features.known().map(|all| all.of(feature))
 }
 
 pub(super) fn btf(facts: &Facts) -> Verdict {
-    judged(present(&facts.kernel.btf, "/sys/kernel/btf", || {
-        Advice::new(
-            MISSING,
-            "this kernel has no BTF (/sys/kernel/btf/vmlinux)",
-            "a kernel built with CONFIG_DEBUG_INFO_BTF",
-            "where the kernel keeps what is read differs between kernels, even within a stable \
-             series; BTF says where",
-        )
-    }))
+    match feature(facts, Feature::KernelTypes) {
+        Some(Found::Present(_)) => Verdict::Ok,
+        Some(Found::Absent(reason)) => no_btf(reason),
+        Some(Found::Unknown(_)) | None => judged(need(&facts.kernel.btf, "/sys/kernel/btf").map(
+            |present| match present {
+                true => Verdict::Ok,
+                false => no_btf("/sys/kernel/btf/vmlinux is not there".to_owned()),
+            },
+        )),
+    }
+}
+
+fn no_btf(reason: String) -> Verdict {
+    Advice::new(
+        MISSING,
+        reason,
+        wanted_for(Feature::KernelTypes),
+        "where the kernel keeps what is read differs between kernels, even within a stable series; \
+         BTF says where",
+    )
+    .into()
 }
 
 pub(super) fn kprobes(facts: &Facts) -> Verdict {
-    judged(present(
-        &facts.kernel.kprobes,
-        "/sys/bus/event_source",
-        || {
-            Advice::new(
-                MISSING,
-                "this kernel has no kprobes",
-                "a kernel built with CONFIG_KPROBES and CONFIG_BPF_EVENTS",
-                "without kprobes a kernel also lacks BPF tracing, so nothing can be attached; some \
-             virtual machine monitors ship such a kernel",
-            )
-        },
-    ))
+    if let Some(Found::Absent(reason)) = feature(facts, Feature::Kprobes) {
+        return no_kprobes(&format!("programs on kprobes: {reason}"));
+    }
+    judged(
+        need(&facts.kernel.kprobes, "/sys/bus/event_source").map(|present| match present {
+            true => Verdict::Ok,
+            false => no_kprobes("no kprobes"),
+        }),
+    )
+}
+
+fn no_kprobes(found: &str) -> Verdict {
+    Advice::new(
+        MISSING,
+        format!("this kernel has {found}"),
+        wanted_for(Feature::Kprobes),
+        "without kprobes a kernel also lacks BPF tracing, so nothing can be attached; some virtual \
+         machine monitors ship such a kernel",
+    )
+    .into()
 }
 
 pub(super) fn rights(facts: &Facts) -> Verdict {
@@ -203,26 +225,37 @@ pub(super) fn ip_vs_btf(facts: &Facts) -> Verdict {
 }
 
 fn judge_ip_vs_btf(facts: &Facts) -> Judged {
-    match need(&facts.ip_vs, "ip_vs")? {
-        IpVs::Absent => return Err(not_applicable("ip_vs is not loaded")),
-        IpVs::BuiltIn => {
-            return Err(not_applicable(
-                "ip_vs is built into the kernel, whose own BTF describes it",
-            ));
-        }
-        IpVs::Module => {}
+    let ip_vs = *need(&facts.ip_vs, "ip_vs")?;
+    if ip_vs == IpVs::Absent {
+        return Err(not_applicable("ip_vs is not loaded"));
+    }
+    match feature(facts, Feature::IpVsTypes) {
+        Some(Found::Present(_)) => return Ok(Verdict::Ok),
+        Some(Found::Absent(reason)) => return Ok(no_ip_vs_btf(reason)),
+        Some(Found::Unknown(_)) | None => {}
+    }
+    if ip_vs == IpVs::BuiltIn {
+        return Err(not_applicable(
+            "ip_vs is built into the kernel, whose own BTF describes it",
+        ));
     }
     let release = facts.kernel.release.known();
     if release.is_some_and(|release| builtin::of_release(release).is_some()) {
         return Ok(Verdict::Ok);
     }
-    present(&facts.kernel.btf_ip_vs, "/sys/kernel/btf", || {
-        Advice::new(
-            (Risk::High, Sure::Observed),
-            "ip_vs has no BTF (/sys/kernel/btf/ip_vs)",
-            "a kernel built with CONFIG_DEBUG_INFO_BTF_MODULES, or its types by --btf FILE",
-            "the structures of IPVS are described by the module's own BTF; without it only \
-             kernels whose layout is built in can be observed",
-        )
+    Ok(match need(&facts.kernel.btf_ip_vs, "/sys/kernel/btf")? {
+        true => Verdict::Ok,
+        false => no_ip_vs_btf("/sys/kernel/btf/ip_vs is not there".to_owned()),
     })
+}
+
+fn no_ip_vs_btf(reason: String) -> Verdict {
+    Advice::new(
+        MISSING,
+        reason,
+        wanted_for(Feature::IpVsTypes),
+        "the structures of IPVS are described by the module's own BTF, by the kernel's where ip_vs \
+         is built in, or by a file; without it only kernels whose layout is built in can be observed",
+    )
+    .into()
 }

@@ -8,8 +8,11 @@ use super::super::facts::{
     CAP_BPF, CAP_PERFMON, Conntrack, Controller, ControllerKind, Fact, IpVs, Kernel, KubeProxy,
     Listener, Observed, PortRange, Ports, Queues, Rules as Firewall, Table, Timeouts, Tool,
 };
-use super::super::testing::{any_facts, fit, with, with_kernel, with_netns, with_seen};
+use super::super::testing::{
+    any_facts, features_without, fit, with, with_kernel, with_netns, with_seen,
+};
 use super::*;
+use crate::kernel::features::Feature;
 
 fn judge(id: &str, facts: &Facts) -> Verdict {
     let rule = RULES.iter().find(|rule| rule.id == id).unwrap();
@@ -104,17 +107,38 @@ fn unmet_prerequisites_are_one_line() {
         line(&with_kernel(|k| k.kprobes = Fact::Known(false))),
         "cannot observe this node: this kernel has no kprobes, expected a kernel built with CONFIG_KPROBES and CONFIG_BPF_EVENTS"
     );
+    let no_features = |k: &mut Kernel| k.features = Fact::default();
     assert_eq!(
-        line(&with_kernel(|k| k.btf = Fact::Known(false))),
-        "cannot observe this node: this kernel has no BTF (/sys/kernel/btf/vmlinux), expected a kernel built with CONFIG_DEBUG_INFO_BTF"
+        line(&with_kernel(|k| {
+            no_features(k);
+            k.btf = Fact::Known(false);
+        })),
+        "cannot observe this node: /sys/kernel/btf/vmlinux is not there, expected a kernel built with CONFIG_DEBUG_INFO_BTF, or its types by --btf FILE (`pahole --btf_encode_detached FILE vmlinux`, or an archive of BTFHub)"
     );
+    let lacks = |absent: &[Feature]| {
+        let features = features_without(absent);
+        with_kernel(|k| k.features = Fact::Known(features))
+    };
     assert_eq!(
         line(&with(|f| {
             f.capabilities = Fact::Known(0);
-            f.kernel.release = Fact::Known("4.18.0".to_owned());
+            f.kernel = lacks(&[Feature::GlobalData, Feature::BoundedLoops]).kernel;
         })),
-        "cannot observe this node: this kernel is 4.18.0, expected 5.4 or later; this process lacks CAP_SYS_ADMIN, expected root, or that capability"
+        "cannot observe this node: this kernel lacks global data of programs: not here, and loops with a bound: not here, expected a kernel that has them; this process lacks CAP_SYS_ADMIN, expected root, or that capability"
     );
+    for (absent, id) in [
+        (Feature::KernelTypes, "btf"),
+        (Feature::IpVsTypes, "ip_vs_btf"),
+        (Feature::Kprobes, "kprobes"),
+        (Feature::Helpers, "kernel"),
+    ] {
+        assert!(advice(id, &lacks(&[absent])).found.contains("not here"));
+        assert_eq!(
+            line(&lacks(&[absent])).matches("not here").count(),
+            1,
+            "{id}"
+        );
+    }
     let caps = 1 << CAP_BPF | 1 << CAP_PERFMON;
     assert_eq!(
         line(&with(|f| f.capabilities = Fact::Known(caps))),
@@ -182,9 +206,20 @@ fn a_missing_file_system_is_named() {
 }
 
 #[test]
-fn a_release_without_a_version_is_unknown() {
-    let facts = with_kernel(|k| k.release = Fact::Known("six".to_owned()));
-    is_unknown("kernel", &facts, "\"six\"");
+fn a_version_hinders_nothing() {
+    for release in ["3.10.0", "4.18.0-240.el8.x86_64", "six"] {
+        let facts = with_kernel(|k| k.release = Fact::Known(release.to_owned()));
+        assert_eq!(prerequisites(&facts), Ok(()), "{release}");
+    }
+}
+
+#[test]
+fn old_bundles_are_judged_without_features() {
+    let facts = with_kernel(|k| k.features = Fact::default());
+    is_unknown("kernel", &facts, "what the kernel offers");
+    is_ok("btf", &facts);
+    is_ok("ip_vs_btf", &facts);
+    is_ok("kprobes", &facts);
 }
 
 #[test]
@@ -200,17 +235,23 @@ fn an_absent_ip_vs_is_advice_and_no_hindrance() {
 
 #[test]
 fn the_types_of_ip_vs() {
-    let missing = with_kernel(|k| k.btf_ip_vs = Fact::Known(false));
+    let missing = with_kernel(|k| {
+        k.features = Fact::default();
+        k.btf_ip_vs = Fact::Known(false);
+    });
     assert_eq!(
         advice("ip_vs_btf", &missing).found,
-        "ip_vs has no BTF (/sys/kernel/btf/ip_vs)"
+        "/sys/kernel/btf/ip_vs is not there"
     );
     let known_by_heart = with_kernel(|k| {
+        k.features = Fact::default();
         k.btf_ip_vs = Fact::Known(false);
         k.release = Fact::Known("5.10.0-46-cloud-amd64".to_owned());
     });
     is_ok("ip_vs_btf", &known_by_heart);
-    let built_in = with(|f| f.ip_vs = Fact::Known(IpVs::BuiltIn));
+    let mut built_in = with(|f| f.ip_vs = Fact::Known(IpVs::BuiltIn));
+    is_ok("ip_vs_btf", &built_in);
+    built_in.kernel.features = Fact::default();
     does_not_apply("ip_vs_btf", &built_in, "built into the kernel");
 }
 

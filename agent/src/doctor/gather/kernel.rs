@@ -16,6 +16,7 @@ pub(super) fn kernel(root: &Path) -> Kernel {
         kprobes: present(root, "sys/bus/event_source/devices", "kprobe").into(),
         unmounted: Fact::Known(unmounted(root)),
         lockdown: lockdown(root).into(),
+        features: Fact::default(),
     }
 }
 

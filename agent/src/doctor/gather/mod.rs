@@ -15,9 +15,10 @@ mod tests;
 mod timeouts;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::facts::{Fact, Facts, Netns};
+use super::facts::{Fact, Facts, IpVs, Netns};
+use crate::probes::features;
 use crate::{clock, limits};
 
 pub use netns::refresh_sysctls;
@@ -31,6 +32,11 @@ pub struct Look {
     pub programs: bool,
     /// A running agent to ask for what it has seen.
     pub agent: Option<SocketAddr>,
+    /// Whether the running kernel is asked what it offers to programs, which loads some of them for
+    /// a moment.
+    pub kernel: bool,
+    /// Types that the user has, as `--btf` names them.
+    pub btf: Option<PathBuf>,
 }
 
 impl Look {
@@ -41,14 +47,17 @@ impl Look {
             root: PathBuf::from("/"),
             programs: false,
             agent: None,
+            kernel: false,
+            btf: None,
         }
     }
 }
 
-/// What decides whether a node can be observed at all: a handful of files.
+/// What decides whether a node can be observed at all: a handful of files, and the kernel's answers.
 #[must_use]
-pub fn essentials(root: &Path) -> Facts {
-    Facts {
+pub fn essentials(look: &Look) -> Facts {
+    let root = &look.root;
+    let mut facts = Facts {
         host: files::line(root, "proc/sys/kernel/hostname").into(),
         kernel: kernel::kernel(root),
         capabilities: kernel::capabilities(root).into(),
@@ -57,7 +66,14 @@ pub fn essentials(root: &Path) -> Facts {
         conn_tab_bits: files::number(root, "sys/module/ip_vs/parameters/conn_tab_bits").into(),
         nf_conntrack: files::present(root, "proc/sys/net", "netfilter/nf_conntrack_max").into(),
         ..Facts::default()
+    };
+    if look.kernel {
+        let release = facts.kernel.release.known().map_or("", String::as_str);
+        let is_loaded = facts.ip_vs.known().is_some_and(|it| *it != IpVs::Absent);
+        let found = features::look(look.btf.as_deref(), release, is_loaded);
+        facts.kernel.features = Fact::Known(found);
     }
+    facts
 }
 
 /// Everything.
@@ -78,7 +94,7 @@ pub fn gather(look: &Look) -> Facts {
             Some(address) => agent::observed(address).into(),
             None => Fact::Unknown("no agent was asked".to_owned()),
         },
-        ..essentials(root)
+        ..essentials(look)
     }
 }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::facts::{ControllerKind, IpVs, Listener, PortRange, Rules, Table, Tool};
 use super::*;
@@ -21,11 +21,15 @@ impl Tree {
     }
 
     fn gather(&self) -> Facts {
-        gather(&Look {
-            root: self.0.clone(),
-            programs: false,
-            agent: None,
-        })
+        gather(&at(&self.0))
+    }
+}
+
+/// Looks at files below `root` only.
+fn at(root: &Path) -> Look {
+    Look {
+        root: root.to_owned(),
+        ..Look::at_files()
     }
 }
 
@@ -243,8 +247,26 @@ fn absent_is_told_apart_from_unreadable() {
         "there is no /proc/sys/net"
     );
     assert!(bare.kube_proxy.is_none());
-    let nothing = essentials(&tree.0.join("nowhere"));
+    let nothing = essentials(&at(&tree.0.join("nowhere")));
     assert_eq!(nothing.ip_vs.get().unwrap_err(), "there is no /sys/module");
+}
+
+#[test]
+fn what_is_built_in_needs_no_directory() {
+    let symbols =
+        |symbol: &str| format!("0000000000000000 T vfs_read\n0000000000000000 {symbol}\n");
+    for (name, symbol, found) in [
+        ("image", "T ip_vs_conn_in_get_proto", IpVs::BuiltIn),
+        ("module", "t ip_vs_conn_in_get_proto\t[ip_vs]", IpVs::Absent),
+    ] {
+        let files = [
+            ("sys/module/kernel/x", ""),
+            ("proc/thread-self/net/dev", ""),
+        ];
+        let tree = Tree::new(name, &files);
+        fs::write(tree.0.join("proc/kallsyms"), symbols(symbol)).unwrap();
+        assert_eq!(tree.gather().ip_vs, Fact::Known(found), "{symbol}");
+    }
 }
 
 #[test]
@@ -259,7 +281,7 @@ fn ubuntu_states_its_version_elsewhere() {
             ("proc/version", "Linux version 5.4.0-216-generic\n"),
         ],
     );
-    let kernel = essentials(&tree.0).kernel;
+    let kernel = essentials(&at(&tree.0)).kernel;
     assert_eq!(kernel.upstream, Fact::Known("5.4.289".to_owned()));
 }
 

@@ -8,6 +8,7 @@ mod doctor;
 mod draining_holders;
 mod drops;
 mod full_speed;
+mod hidden_types;
 mod incident;
 mod iptables_drop;
 mod lost_elsewhere;
@@ -231,6 +232,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "wrong-layout",
         "a wrong layout is contradicted by the first SYN: nothing is counted from it",
         wrong_layout::run,
+    ),
+    row(
+        "hidden-types",
+        "without the kernel's types nothing is observed, with files by release everything is",
+        hidden_types::run,
     ),
     row("ipv6", "client, service and servers of IPv6", modes::ipv6),
     row(

@@ -20,7 +20,7 @@ const CANNOT_OBSERVE: i32 = 3;
 /// A user without any right.
 const NOBODY: u32 = 65_534;
 /// Where the kernel publishes its types.
-const BTF: &str = "/sys/kernel/btf";
+pub const BTF: &str = "/sys/kernel/btf";
 /// A configuration that is no TOML.
 const BROKEN_CONFIG: &str = "/tmp/broken.toml";
 
@@ -103,7 +103,7 @@ fn ensure_refusal(finished: &Finished, code: i32, names: &str) -> Result<()> {
 }
 
 /// Hides the kernel's types from everybody while `work` runs.
-fn without_btf(work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn without_btf(work: impl FnOnce() -> Result<()>) -> Result<()> {
     mount(
         Some("tmpfs"),
         BTF,
