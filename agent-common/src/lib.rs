@@ -8,6 +8,13 @@
 //! everything else, ports included, is host order (writer and reader share a machine).
 //! Clock: `*_ns` is `CLOCK_MONOTONIC` as `bpf_ktime_get_ns` reads it.
 #![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "the rules of an attempt are part of the kernel program that calls them"
+)]
+
+#[cfg(test)]
+extern crate std;
 
 #[cfg(feature = "schema")]
 extern crate std;

@@ -4,12 +4,12 @@
 //! SYN that dies is counted, because the client waits again for each.
 
 use agent_common::{
-    attempt::Attempt,
+    attempt::{Attempt, SynStep, SynVerdict},
     config::{Config, decision_bit},
     count::{CountKey, TALLY_ATTEMPT, TALLY_RETRANSMIT, TALLY_SYN_DROP},
     key::{RealServerKey, ServiceKey},
     stat::Stat,
-    verdict::{Decision, DropCause, Lost, StaleCause},
+    verdict::{Decision, Lost},
 };
 use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 
@@ -47,56 +47,15 @@ pub struct Pending {
     pub pad: u32,
 }
 
-/// What IPVS decided, as it is counted and recorded.
-#[derive(Clone, Copy)]
-pub struct Verdict {
-    /// The decision.
-    pub decision: Decision,
-    /// Cause of a stale connection or a drop, 0 otherwise.
-    pub cause: u8,
-    /// As [`Pending::freed_cause`].
-    pub freed_cause: u8,
-    /// As [`Pending::outcome`].
-    pub outcome: u8,
-}
-
-impl Verdict {
-    /// A decision that needs no cause.
-    #[inline(always)]
-    pub const fn plain(decision: Decision) -> Self {
-        Self::because(decision, 0)
-    }
-
-    /// A SYN sent to a stale real server.
-    #[inline(always)]
-    pub const fn stale(cause: StaleCause) -> Self {
-        Self::because(Decision::ReusedStale, cause as u8)
-    }
-
-    /// A SYN IPVS dropped.
-    #[inline(always)]
-    pub const fn dropped(cause: DropCause) -> Self {
-        Self::because(Decision::Dropped, cause as u8)
-    }
-
-    #[inline(always)]
-    const fn because(decision: Decision, cause: u8) -> Self {
-        Self {
-            decision,
-            cause,
-            freed_cause: 0,
-            outcome: 0,
-        }
-    }
-
-    /// With what happened to the packet while IPVS was still handling it.
+impl Pending {
+    /// What IPVS decided, with what happened to the packet while IPVS was still handling it.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "written from a `u8`")]
-    pub const fn with_fate_of(self, pending: &Pending) -> Self {
-        Self {
-            freed_cause: pending.freed_cause as u8,
-            outcome: pending.outcome as u8,
-            ..self
+    pub const fn verdict(&self, dropped: bool) -> SynVerdict {
+        SynVerdict {
+            freed_cause: self.freed_cause as u8,
+            outcome: self.outcome as u8,
+            ..SynVerdict::on_entry(self.target.entry(), dropped)
         }
     }
 }
@@ -246,7 +205,7 @@ pub fn take_mark(skb: u64) -> DroppedBy {
 /// A packet freed meanwhile was on its way to the real server: IPVS followed the entry, but
 /// nothing got through.
 #[inline(always)]
-pub fn settle(context: &impl EbpfContext, syn: &Syn, target: &Target, verdict: Verdict) {
+pub fn settle(context: &impl EbpfContext, syn: &Syn, target: &Target, verdict: SynVerdict) {
     // SAFETY: the helper only reads the clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let settled = settle_attempt(context, syn, target, verdict, now_ns);
@@ -265,53 +224,35 @@ const SETTLED_DECISION: u32 = 1;
 /// [`settle_attempt`]: the attempt had been decided before.
 const SETTLED_RETRANSMIT: u32 = 2;
 
-/// A function of its own, for a stack of its own.
+/// Not inlined: keeps this frame out of the caller's 512-byte BPF stack.
 #[inline(never)]
 fn settle_attempt(
     context: &impl EbpfContext,
     syn: &Syn,
     target: &Target,
-    verdict: Verdict,
+    verdict: SynVerdict,
     now_ns: u64,
 ) -> u32 {
-    let dropped = matches!(verdict.decision, Decision::Dropped);
+    let asked_for = is_asked_for(verdict);
     let Some(attempt) = known_attempt(syn) else {
-        let mut attempt = first_syn(syn, now_ns, verdict, dropped);
-        tally(target, verdict, dropped, true);
-        emit_first(context, now_ns, syn, target, verdict, &attempt);
-        if verdict.freed_cause != 0 {
-            note_drop(&mut attempt, now_ns, verdict.freed_cause);
+        let (mut attempt, step) = Attempt::on_first_syn(syn.isn, now_ns, verdict, asked_for);
+        tally(target, verdict, step);
+        if step.record {
+            emit::attempt(context, now_ns, syn, target, verdict, &attempt);
         }
+        attempt.on_freed(now_ns, verdict);
         remember(syn, &attempt);
         return SETTLED_DECISION;
     };
-    attempt.retransmits = attempt.retransmits.saturating_add(1);
-    let lost = lost(attempt);
-    count_retransmit(target, lost);
-    let first_decision = attempt.decision == 0;
-    if first_decision {
-        attempt.decision = verdict.decision as u8;
+    let step = attempt.on_retransmit(now_ns, verdict, asked_for);
+    if let Some(lost) = step.retransmit {
+        count_retransmit(target, lost);
     }
-    tally(target, verdict, dropped, first_decision);
-    let wanted = is_wanted(verdict);
-    let mut tell = false;
-    if verdict.freed_cause != 0 {
-        note_drop(attempt, now_ns, verdict.freed_cause);
-    } else if dropped {
-        note_drop(attempt, now_ns, verdict.cause);
-        tell = wanted;
-    } else if attempt.first_drop_ns != 0 && attempt.delay_reported == 0 {
-        attempt.delay_reported = 1;
-        tell = true;
-    } else if first_decision {
-        tell = wanted;
-    } else if matches!(lost, Lost::Elsewhere) {
-        tell = attempt.retransmits == 1;
-    }
-    if tell {
+    tally(target, verdict, step);
+    if step.record {
         emit::attempt(context, now_ns, syn, target, verdict, attempt);
     }
-    if first_decision {
+    if step.decides {
         SETTLED_DECISION
     } else {
         SETTLED_RETRANSMIT
@@ -323,25 +264,13 @@ fn await_outcome(
     context: &impl EbpfContext,
     syn: &Syn,
     target: &Target,
-    verdict: Verdict,
+    verdict: SynVerdict,
     now_ns: u64,
 ) {
     if verdict.outcome == 0 {
         follow::begin(syn, target, verdict.cause, now_ns);
     } else {
         follow::settled(context, syn, target, verdict, now_ns);
-    }
-}
-
-/// Where the SYN before this retransmit was lost, as far as this node can tell.
-#[inline(always)]
-fn lost(attempt: &Attempt) -> Lost {
-    if attempt.first_drop_ns != 0 {
-        Lost::Here
-    } else if attempt.decision == Decision::ReusedStale as u8 {
-        Lost::StaleRealServer
-    } else {
-        Lost::Elsewhere
     }
 }
 
@@ -362,8 +291,14 @@ fn count_retransmit(target: &Target, lost: Lost) {
 ///
 /// A function of its own, for a stack of its own.
 #[inline(never)]
-pub fn count_decision(target: &Target, verdict: Verdict) {
-    tally(target, verdict, false, true);
+pub fn count_decision(target: &Target, verdict: SynVerdict) {
+    let step = SynStep {
+        decides: true,
+        retransmit: None,
+        dropped: false,
+        record: false,
+    };
+    tally(target, verdict, step);
 }
 
 /// Counts a SYN that died outside IPVS's own verdict and remembers its attempt.
@@ -373,12 +308,9 @@ pub fn settle_drop(syn: &Syn, service: &ServiceKey, cause: u8) {
     // SAFETY: the helper only reads the clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     if let Some(attempt) = known_attempt(syn) {
-        note_drop(attempt, now_ns, cause);
+        attempt.on_drop(now_ns, cause);
     } else if service.family != 0 {
-        let mut attempt = first_syn(syn, now_ns, Verdict::plain(Decision::Dropped), false);
-        attempt.decision = 0;
-        note_drop(&mut attempt, now_ns, cause);
-        remember(syn, &attempt);
+        remember(syn, &Attempt::on_first_drop(syn.isn, now_ns, cause));
     }
 }
 
@@ -402,22 +334,7 @@ fn known_attempt(syn: &Syn) -> Option<&'static mut Attempt> {
     // SAFETY: the map's memory outlives the program; two SYNs of one tuple at the same moment on
     // two CPUs could at worst lose one increment of `retransmits` or `drops`, which are evidence.
     let attempt = unsafe { &mut *attempt };
-    (attempt.isn == syn.isn).then_some(attempt)
-}
-
-#[inline(always)]
-fn first_syn(syn: &Syn, now_ns: u64, verdict: Verdict, dropped: bool) -> Attempt {
-    Attempt {
-        first_seen_ns: now_ns,
-        first_drop_ns: if dropped { now_ns } else { 0 },
-        isn: syn.isn,
-        drops: u16::from(dropped),
-        retransmits: 0,
-        decision: verdict.decision as u8,
-        first_drop_cause: if dropped { verdict.cause } else { 0 },
-        delay_reported: 0,
-        pad: [0; 5],
-    }
+    attempt.is_of(syn.isn).then_some(attempt)
 }
 
 #[inline(always)]
@@ -427,18 +344,9 @@ fn remember(syn: &Syn, attempt: &Attempt) {
     }
 }
 
-#[inline(always)]
-fn note_drop(attempt: &mut Attempt, now_ns: u64, cause: u8) {
-    attempt.drops = attempt.drops.saturating_add(1);
-    if attempt.first_drop_ns == 0 {
-        attempt.first_drop_ns = now_ns;
-        attempt.first_drop_cause = cause;
-    }
-}
-
 /// Counts the attempt if this SYN decided it, and the SYN's death if it died.
 #[inline(always)]
-fn tally(target: &Target, verdict: Verdict, dropped: bool, first_decision: bool) {
+fn tally(target: &Target, verdict: SynVerdict, step: SynStep) {
     let mut key = CountKey {
         service: target.service,
         real_server: target.real_server,
@@ -447,34 +355,19 @@ fn tally(target: &Target, verdict: Verdict, dropped: bool, first_decision: bool)
         cause: verdict.cause,
         pad: 0,
     };
-    if first_decision {
+    if step.decides {
         count::one(&key);
     }
-    if dropped {
+    if step.dropped {
         key.tally = TALLY_SYN_DROP;
         key.decision = 0;
         count::one(&key);
     }
 }
 
-/// Writes the record of a decision the agent asked to see.
-#[inline(always)]
-fn emit_first(
-    context: &impl EbpfContext,
-    now_ns: u64,
-    syn: &Syn,
-    target: &Target,
-    verdict: Verdict,
-    attempt: &Attempt,
-) {
-    if is_wanted(verdict) {
-        emit::attempt(context, now_ns, syn, target, verdict, attempt);
-    }
-}
-
 /// Whether the agent asked to see this decision.
 #[inline(always)]
-fn is_wanted(verdict: Verdict) -> bool {
+fn is_asked_for(verdict: SynVerdict) -> bool {
     config().emit_decisions & decision_bit(verdict.decision) != 0
 }
 

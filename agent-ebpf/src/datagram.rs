@@ -5,21 +5,14 @@
 //! dropped in silence while its real server is removed.
 
 use agent_common::{
+    attempt::SynVerdict,
     count::{CountKey, TALLY_STALE_DATAGRAM, TALLY_STALE_FLOW},
     flow::{EVIDENCE_EVERY_NS, FLOW_IDLE_NS, StaleFlow},
     key::TupleKey,
-    verdict::{Decision, StaleCause},
 };
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
 
-use crate::{
-    attempt::{self, Verdict},
-    count, emit,
-    ipvs::Target,
-    maps::FLOWS,
-    packet::Syn,
-    read::Probe,
-};
+use crate::{attempt, count, emit, ipvs::Target, maps::FLOWS, packet::Syn, read::Probe};
 
 /// A datagram met an entry that leads to a stale real server.
 #[inline(always)]
@@ -42,16 +35,9 @@ pub fn met_entry(
 /// A function of its own, for a stack of its own.
 #[inline(never)]
 pub fn scheduled(context: &impl EbpfContext, datagram: &Syn, target: &Target, met_entry: u32) {
-    let stale_now = target.is_stale();
-    let verdict = if stale_now {
-        Verdict::stale(StaleCause::Persistence)
-    } else if met_entry != 0 {
-        Verdict::plain(Decision::Rescheduled)
-    } else {
-        Verdict::plain(Decision::Scheduled)
-    };
+    let verdict = SynVerdict::on_choice(target.entry(), met_entry != 0);
     attempt::count_decision(target, verdict);
-    if stale_now {
+    if target.is_stale() {
         stale(context, &datagram.tuple, target);
     }
 }

@@ -1,7 +1,7 @@
 //! The only writer of records; how they leave is `transport`'s business.
 
 use agent_common::{
-    attempt::Attempt,
+    attempt::{Attempt, SynVerdict},
     flow::StaleFlow,
     follow::Followed,
     key::TupleKey,
@@ -17,7 +17,6 @@ use aya_ebpf::{
 };
 
 use crate::{
-    attempt::Verdict,
     count,
     ipvs::{Member, Target},
     packet::Syn,
@@ -50,7 +49,7 @@ pub fn attempt(
     now_ns: u64,
     syn: &Syn,
     target: &Target,
-    verdict: Verdict,
+    verdict: SynVerdict,
     attempt: &Attempt,
 ) {
     let record = AttemptRecord {

@@ -6,8 +6,9 @@
 //! only while an attempt is followed.
 
 use agent_common::{
+    attempt::SynVerdict,
     count::{CountKey, TALLY_OUTCOME},
-    follow::Followed,
+    follow::{ClientPacket, Followed},
     key::TupleKey,
     stat::Stat,
     verdict::Outcome,
@@ -15,18 +16,12 @@ use agent_common::{
 use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 
 use crate::{
-    attempt::{self, Verdict},
-    count, emit,
+    attempt, count, emit,
     ipvs::{self, Target},
     maps::{FOLLOWED, FOLLOWED_BEHIND, FOLLOWING},
-    packet::{self, SCTP, Syn},
+    packet::Syn,
     read::Probe,
 };
-
-/// `IP_VS_TCP_S_CLOSE` (include/uapi/linux/ip_vs.h).
-const TCP_CLOSE: u8 = 6;
-/// `IP_VS_SCTP_S_REJECTED`; the state behind it is CLOSED.
-const SCTP_REJECTED: u8 = 12;
 
 /// Whether any attempt is followed: one load.
 #[inline(always)]
@@ -69,12 +64,8 @@ pub fn begin(syn: &Syn, target: &Target, cause: u8, now_ns: u64) {
 /// A SYN of a followed attempt was sent again: it is waited for anew.
 #[inline(always)]
 pub fn again(syn: &Syn, now_ns: u64) {
-    if let Some(followed) = of(&syn.tuple)
-        && followed.isn == syn.isn
-    {
-        followed.last_syn_ns = now_ns;
-        followed.retransmits = followed.retransmits.saturating_add(1);
-        followed.client_reset = 0;
+    if let Some(followed) = of(&syn.tuple) {
+        followed.on_retransmit(syn.isn, now_ns);
     }
 }
 
@@ -89,27 +80,18 @@ pub fn superseded(context: &impl EbpfContext, syn: &Syn, state: u8) {
     let Some(followed) = of(&syn.tuple) else {
         return;
     };
-    if followed.isn == syn.isn {
-        return;
+    if let Some(outcome) = followed.on_syn(syn.isn, syn.tuple.proto, state) {
+        end(context, &syn.tuple, outcome);
     }
-    let outcome = if is_refused(&syn.tuple, followed, state) {
-        Outcome::Refused
-    } else {
-        Outcome::TimedOut
-    };
-    end(context, &syn.tuple, outcome);
 }
 
-/// A packet of the client that opens nothing: it goes on, so it was answered, or it gives up.
+/// The client sent a packet that opens nothing.
 #[inline(always)]
-pub fn client_packet(context: &impl EbpfContext, tuple: &TupleKey, kind: packet::Going) {
-    match kind {
-        packet::Going::On => end(context, tuple, Outcome::Answered),
-        packet::Going::Away => {
-            if let Some(followed) = of(tuple) {
-                followed.client_reset = 1;
-            }
-        }
+pub fn client_packet(context: &impl EbpfContext, tuple: &TupleKey, packet: ClientPacket) {
+    if let Some(followed) = of(tuple)
+        && let Some(outcome) = followed.on_client_packet(packet)
+    {
+        end(context, tuple, outcome);
     }
 }
 
@@ -137,29 +119,16 @@ pub fn look(context: &impl EbpfContext, tuple: &TupleKey) -> Probe<()> {
     };
     // SAFETY: the helper only reads the clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let waited_ns = now_ns.wrapping_sub(followed.last_syn_ns);
-    if ipvs::is_entry_of(followed.conn, tuple).unwrap_or(false) {
-        let state = ipvs::state(followed.conn)?;
-        if is_refused(tuple, followed, state) {
-            end(context, tuple, Outcome::Refused);
-            return Ok(());
-        }
-    }
-    if waited_ns > attempt::config().outcome_timeout_ns && waited_ns < 1 << 63 {
-        end(context, tuple, Outcome::TimedOut);
+    let state = if ipvs::is_entry_of(followed.conn, tuple).unwrap_or(false) {
+        Some(ipvs::state(followed.conn)?)
+    } else {
+        None
+    };
+    let timeout_ns = attempt::config().outcome_timeout_ns;
+    if let Some(outcome) = followed.on_look(tuple.proto, state, now_ns, timeout_ns) {
+        end(context, tuple, outcome);
     }
     Ok(())
-}
-
-/// A closed entry is a refusal, unless it was the client that closed it.
-#[inline(always)]
-fn is_refused(tuple: &TupleKey, followed: &Followed, state: u8) -> bool {
-    let closed = if tuple.proto == SCTP {
-        state >= SCTP_REJECTED
-    } else {
-        state == TCP_CLOSE
-    };
-    closed && followed.client_reset == 0
 }
 
 /// Counts an outcome known at once, of an attempt that was never followed.
@@ -170,7 +139,7 @@ pub fn settled(
     context: &impl EbpfContext,
     syn: &Syn,
     target: &Target,
-    verdict: Verdict,
+    verdict: SynVerdict,
     now_ns: u64,
 ) {
     let followed = Followed {

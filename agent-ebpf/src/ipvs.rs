@@ -1,6 +1,7 @@
 //! Views of IPVS's structures: connection entry, real server (`ip_vs_dest`), service.
 
 use agent_common::{
+    attempt::EntryTarget,
     key::{RealServerKey, ServiceKey, TupleKey},
     layout::ABSENT,
     stat::Stat,
@@ -64,10 +65,20 @@ impl Target {
         }
     }
 
+    /// What a decision depends on.
+    #[inline(always)]
+    pub const fn entry(&self) -> EntryTarget {
+        EntryTarget {
+            weight: self.weight,
+            removed: self.removed != 0,
+            controlled: self.controlled != 0,
+        }
+    }
+
     /// Whether no new connection should go there.
     #[inline(always)]
     pub const fn is_stale(&self) -> bool {
-        self.weight <= 0 || self.removed != 0
+        self.entry().is_stale()
     }
 }
 

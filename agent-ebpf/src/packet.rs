@@ -3,6 +3,7 @@
 //! "SYN" stands for what opens a connection: a TCP SYN, or an SCTP INIT.
 
 use agent_common::{
+    follow::ClientPacket,
     key::{FAMILY_IPV4, FAMILY_IPV6, TupleKey},
     stat::Stat,
 };
@@ -44,15 +45,6 @@ const SCTP_CHUNK_OFFSET: u64 = 12;
 const SCTP_TAG_OFFSET: u64 = 16;
 const SCTP_INIT: u8 = 1;
 const SCTP_ABORT: u8 = 6;
-
-/// What a packet of the client that opens nothing says about its connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Going {
-    /// The client goes on: the server has answered.
-    On,
-    /// The client resets it.
-    Away,
-}
 
 /// One SYN packet.
 #[repr(C)]
@@ -132,20 +124,24 @@ pub fn datagram(load: &impl Load, skb: u64, iph: u64) -> Probe<Option<u64>> {
 
 /// What a packet that opens nothing says; `None` for what is not the client's own packet.
 #[inline(always)]
-pub fn going(load: &impl Load, skb: u64, iph: u64, protocol: u16) -> Probe<Option<Going>> {
+pub fn going(load: &impl Load, skb: u64, iph: u64, protocol: u16) -> Probe<Option<ClientPacket>> {
     if !is_own_packet(load, iph)? || !is_first_fragment(load, iph)? {
         return Ok(None);
     }
     let header = header(load, skb, iph)?;
     if protocol == u16::from(SCTP) {
         let away = chunk(header)? == SCTP_ABORT;
-        return Ok(Some(if away { Going::Away } else { Going::On }));
+        return Ok(Some(if away {
+            ClientPacket::Resets
+        } else {
+            ClientPacket::Continues
+        }));
     }
     let flags: u8 = field(header + TCP_FLAGS_OFFSET, 0)?;
     if flags & TCP_RST != 0 {
-        return Ok(Some(Going::Away));
+        return Ok(Some(ClientPacket::Resets));
     }
-    Ok((flags & TCP_ACK != 0).then_some(Going::On))
+    Ok((flags & TCP_ACK != 0).then_some(ClientPacket::Continues))
 }
 
 /// Address of the transport header of a packet that has one in its linear part.

@@ -6,7 +6,7 @@
 //! **Cannot see** the real server: there is none.
 //! **Cost** once per packet without a server, never on a healthy service.
 
-use agent_common::{key::ServiceKey, stat::Stat, verdict::DropCause};
+use agent_common::{attempt::SynVerdict, key::ServiceKey, stat::Stat, verdict::DropCause};
 use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
@@ -14,7 +14,7 @@ use aya_ebpf::{
 
 use super::{schedule, verdict::is_drop};
 use crate::{
-    attempt::{self, Verdict},
+    attempt,
     call::{Call, Entry, Fexit, Kretprobe, finish},
     follow,
     ipvs::{self, Target},
@@ -58,7 +58,7 @@ fn no_destination(call: &impl Call) -> Result<(), Stat> {
     if service_of(svc, &syn, &mut target.service) == 0 {
         return Err(Stat::LayoutContradicted);
     }
-    let verdict = Verdict::dropped(DropCause::IpvsNoDestination);
+    let verdict = SynVerdict::dropped(DropCause::IpvsNoDestination);
     if syn.tuple.proto == UDP {
         attempt::count_decision(&target, verdict);
     } else {

@@ -6,17 +6,14 @@
 //! **Cannot see** bypass entries (`cache_bypass`), which `ip_vs_leave` makes.
 //! **Cost** once per new entry, never per packet.
 
-use agent_common::{
-    stat::Stat,
-    verdict::{Decision, StaleCause},
-};
+use agent_common::{attempt::SynVerdict, stat::Stat};
 use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
 
 use crate::{
-    attempt::{self, Verdict},
+    attempt,
     call::{Call, Entry, Fexit, Kretprobe, finish},
     datagram, follow,
     ipvs::{self, Target},
@@ -69,13 +66,7 @@ fn chosen(call: &impl Call) -> Result<(), Stat> {
         return Ok(());
     }
     follow::superseded(call, &syn, 0);
-    let verdict = if target.is_stale() {
-        Verdict::stale(StaleCause::Persistence)
-    } else if met_entry {
-        Verdict::plain(Decision::Rescheduled)
-    } else {
-        Verdict::plain(Decision::Scheduled)
-    };
+    let verdict = SynVerdict::on_choice(target.entry(), met_entry);
     debug!(
         call,
         "SYN from port {}: decision {}", syn.tuple.client_port, verdict.decision as u8

@@ -8,17 +8,14 @@
 //! **Cost** every packet of LOCAL_IN and LOCAL_OUT runs this: two loads and two branches while no
 //! SYN is in flight, one hash lookup more while one is.
 
-use agent_common::{
-    stat::Stat,
-    verdict::{Decision, DropCause, StaleCause},
-};
+use agent_common::stat::Stat;
 use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
 
 use crate::{
-    attempt::{self, Pending, Verdict},
+    attempt,
     call::{Call, Entry, Fexit, Kretprobe, finish},
     datagram,
     packet::{self, UDP},
@@ -109,36 +106,16 @@ fn decided(call: &impl Call) {
         }
         return;
     }
-    let outcome = outcome(pending, drop).with_fate_of(pending);
+    let verdict = pending.verdict(drop);
     debug!(
         call,
         "SYN from port {}: dropped {}",
         pending.syn.tuple.client_port,
         u8::from(drop)
     );
-    attempt::settle(call, &pending.syn, &pending.target, outcome);
+    attempt::settle(call, &pending.syn, &pending.target, verdict);
     attempt::end(skb);
     if drop {
         attempt::mark_dropped(skb, true);
     }
-}
-
-#[inline(always)]
-fn outcome(pending: &Pending, drop: bool) -> Verdict {
-    let target = &pending.target;
-    if drop {
-        return Verdict::dropped(if target.removed != 0 {
-            DropCause::IpvsRemoved
-        } else {
-            DropCause::IpvsReuse
-        });
-    }
-    if !target.is_stale() {
-        return Verdict::plain(Decision::Reused);
-    }
-    Verdict::stale(if target.controlled != 0 {
-        StaleCause::Persistence
-    } else {
-        StaleCause::PortReuse
-    })
 }
