@@ -14,6 +14,7 @@ use agent_common::{
 use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 
 use crate::{
+    call::BareContext,
     count, emit, follow,
     ipvs::Target,
     maps::{ARMED, ATTEMPTS, CONFIG, IN_FLIGHT, PENDING},
@@ -208,6 +209,7 @@ pub fn take_mark(skb: u64) -> DroppedBy {
 pub fn settle(context: &impl EbpfContext, syn: &Syn, target: &Target, verdict: SynVerdict) {
     // SAFETY: the helper only reads the clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
+    let context = BareContext::of(context);
     let settled = settle_attempt(context, syn, target, verdict, now_ns);
     if !matches!(verdict.decision, Decision::ReusedStale) {
         return;
@@ -227,7 +229,7 @@ const SETTLED_RETRANSMIT: u32 = 2;
 /// Not inlined: keeps this frame out of the caller's 512-byte BPF stack.
 #[inline(never)]
 fn settle_attempt(
-    context: &impl EbpfContext,
+    context: BareContext,
     syn: &Syn,
     target: &Target,
     verdict: SynVerdict,
@@ -238,7 +240,7 @@ fn settle_attempt(
         let (mut attempt, step) = Attempt::on_first_syn(syn.isn, now_ns, verdict, asked_for);
         tally(target, verdict, step);
         if step.record {
-            emit::attempt(context, now_ns, syn, target, verdict, &attempt);
+            emit::attempt(&context, now_ns, syn, target, verdict, &attempt);
         }
         attempt.on_freed(now_ns, verdict);
         remember(syn, &attempt);
@@ -250,7 +252,7 @@ fn settle_attempt(
     }
     tally(target, verdict, step);
     if step.record {
-        emit::attempt(context, now_ns, syn, target, verdict, attempt);
+        emit::attempt(&context, now_ns, syn, target, verdict, attempt);
     }
     if step.decides {
         SETTLED_DECISION
@@ -261,7 +263,7 @@ fn settle_attempt(
 
 #[inline(always)]
 fn await_outcome(
-    context: &impl EbpfContext,
+    context: BareContext,
     syn: &Syn,
     target: &Target,
     verdict: SynVerdict,

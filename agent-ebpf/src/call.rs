@@ -69,6 +69,26 @@ impl<const ARGS: usize> Call for Fexit<ARGS> {
     }
 }
 
+/// The context of any program, for functions that are not inlined: passed in one register, and one
+/// copy of such a function serves the programs of every kind.
+#[derive(Clone, Copy)]
+pub struct BareContext(*mut c_void);
+
+impl BareContext {
+    /// The context alone.
+    #[inline(always)]
+    pub fn of(context: &impl EbpfContext) -> Self {
+        Self(context.as_ptr())
+    }
+}
+
+impl EbpfContext for BareContext {
+    #[inline(always)]
+    fn as_ptr(&self) -> *mut c_void {
+        self.0
+    }
+}
+
 /// A call seen by a kprobe at its entry.
 pub struct Entry<'a>(pub &'a ProbeContext);
 

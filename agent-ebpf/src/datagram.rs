@@ -12,7 +12,9 @@ use agent_common::{
 };
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
 
-use crate::{attempt, count, emit, ipvs::Target, maps::FLOWS, packet::Syn, read::Probe};
+use crate::{
+    attempt, call::BareContext, count, emit, ipvs::Target, maps::FLOWS, packet::Syn, read::Probe,
+};
 
 /// A datagram met an entry that leads to a stale real server.
 #[inline(always)]
@@ -26,7 +28,7 @@ pub fn met_entry(
         // IPVS drops it, or with `expire_nodest_conn` lets the scheduler choose again.
         return attempt::begin(skb, datagram, target);
     }
-    stale(context, &datagram.tuple, target);
+    stale(BareContext::of(context), &datagram.tuple, target);
     Ok(())
 }
 
@@ -34,7 +36,7 @@ pub fn met_entry(
 ///
 /// A function of its own, for a stack of its own.
 #[inline(never)]
-pub fn scheduled(context: &impl EbpfContext, datagram: &Syn, target: &Target, met_entry: u32) {
+pub fn scheduled(context: BareContext, datagram: &Syn, target: &Target, met_entry: u32) {
     let verdict = SynVerdict::on_choice(target.entry(), met_entry != 0);
     attempt::count_decision(target, verdict);
     if target.is_stale() {
@@ -46,7 +48,7 @@ pub fn scheduled(context: &impl EbpfContext, datagram: &Syn, target: &Target, me
 ///
 /// A function of its own, for a stack of its own.
 #[inline(never)]
-pub fn stale(context: &impl EbpfContext, tuple: &TupleKey, target: &Target) {
+pub fn stale(context: BareContext, tuple: &TupleKey, target: &Target) {
     let mut key = CountKey {
         service: target.service,
         real_server: target.real_server,
@@ -80,7 +82,7 @@ pub fn stale(context: &impl EbpfContext, tuple: &TupleKey, target: &Target) {
     // The oldest flow makes room: this one cannot be refused for want of it.
     let _ = FLOWS.insert(tuple, &flow, 0);
     if tell {
-        emit::datagram(context, now_ns, tuple, target, &flow);
+        emit::datagram(&context, now_ns, tuple, target, &flow);
     }
 }
 

@@ -17,6 +17,7 @@ use aya_ebpf::{
 };
 
 use crate::{
+    call::BareContext,
     count,
     ipvs::{Member, Target},
     packet::Syn,
@@ -117,7 +118,7 @@ pub fn real_server(context: &impl EbpfContext, now_ns: u64, member: &Member, cha
 
 /// Writes an [`OutcomeRecord`]. A function of its own, for a stack of its own.
 #[inline(never)]
-pub fn outcome(context: &impl EbpfContext, tuple: &TupleKey, followed: &Followed, outcome: u8) {
+pub fn outcome(context: BareContext, tuple: &TupleKey, followed: &Followed, outcome: u8) {
     // SAFETY: the helper only reads the clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let record = OutcomeRecord {
@@ -132,7 +133,7 @@ pub fn outcome(context: &impl EbpfContext, tuple: &TupleKey, followed: &Followed
         outcome,
         cause: followed.cause,
     };
-    write(context, record);
+    write(&context, record);
 }
 
 /// Writes a [`DatagramRecord`].

@@ -16,7 +16,9 @@ use agent_common::{
 use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 
 use crate::{
-    attempt, count, emit,
+    attempt,
+    call::BareContext,
+    count, emit,
     ipvs::{self, Target},
     maps::{FOLLOWED, FOLLOWED_BEHIND, FOLLOWING},
     packet::Syn,
@@ -81,7 +83,7 @@ pub fn superseded(context: &impl EbpfContext, syn: &Syn, state: u8) {
         return;
     };
     if let Some(outcome) = followed.on_syn(syn.isn, syn.tuple.proto, state) {
-        end(context, &syn.tuple, outcome);
+        end(BareContext::of(context), &syn.tuple, outcome);
     }
 }
 
@@ -91,7 +93,7 @@ pub fn client_packet(context: &impl EbpfContext, tuple: &TupleKey, packet: Clien
     if let Some(followed) = of(tuple)
         && let Some(outcome) = followed.on_client_packet(packet)
     {
-        end(context, tuple, outcome);
+        end(BareContext::of(context), tuple, outcome);
     }
 }
 
@@ -99,12 +101,12 @@ pub fn client_packet(context: &impl EbpfContext, tuple: &TupleKey, packet: Clien
 #[inline(always)]
 pub fn icmp_error(context: &impl EbpfContext, tuple: &TupleKey, outcome: Outcome) {
     if FOLLOWED.get_ptr(tuple).is_some() {
-        return end(context, tuple, outcome);
+        return end(BareContext::of(context), tuple, outcome);
     }
     // SAFETY: the value is copied at once.
     if let Some(front) = unsafe { FOLLOWED_BEHIND.get(tuple) } {
         let front = *front;
-        end(context, &front, outcome);
+        end(BareContext::of(context), &front, outcome);
     }
 }
 
@@ -126,7 +128,7 @@ pub fn look(context: &impl EbpfContext, tuple: &TupleKey) -> Probe<()> {
     };
     let timeout_ns = attempt::config().outcome_timeout_ns;
     if let Some(outcome) = followed.on_look(tuple.proto, state, now_ns, timeout_ns) {
-        end(context, tuple, outcome);
+        end(BareContext::of(context), tuple, outcome);
     }
     Ok(())
 }
@@ -135,13 +137,7 @@ pub fn look(context: &impl EbpfContext, tuple: &TupleKey) -> Probe<()> {
 ///
 /// A function of its own, for a stack of its own.
 #[inline(never)]
-pub fn settled(
-    context: &impl EbpfContext,
-    syn: &Syn,
-    target: &Target,
-    verdict: SynVerdict,
-    now_ns: u64,
-) {
+pub fn settled(context: BareContext, syn: &Syn, target: &Target, verdict: SynVerdict, now_ns: u64) {
     let followed = Followed {
         conn: target.conn,
         since_ns: now_ns,
@@ -163,7 +159,7 @@ pub fn settled(
 /// This and what it calls are functions of their own, for stacks of their own: one stack of 512
 /// bytes is shared by a program and everything it has called at one moment.
 #[inline(never)]
-fn end(context: &impl EbpfContext, tuple: &TupleKey, outcome: Outcome) {
+fn end(context: BareContext, tuple: &TupleKey, outcome: Outcome) {
     let Some(followed) = of(tuple) else {
         return;
     };
@@ -182,7 +178,7 @@ fn forget_behind(tuple: &TupleKey, followed: &Followed) {
 }
 
 #[inline(always)]
-fn tell(context: &impl EbpfContext, tuple: &TupleKey, followed: &Followed, outcome: u8) {
+fn tell(context: BareContext, tuple: &TupleKey, followed: &Followed, outcome: u8) {
     count_outcome(followed, outcome);
     emit::outcome(context, tuple, followed, outcome);
 }

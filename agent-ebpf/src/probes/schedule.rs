@@ -14,7 +14,7 @@ use aya_ebpf::{
 
 use crate::{
     attempt,
-    call::{Call, Entry, Fexit, Kretprobe, finish},
+    call::{BareContext, Call, Entry, Fexit, Kretprobe, finish},
     datagram, follow,
     ipvs::{self, Target},
     packet::{self, Place, Syn, UDP},
@@ -62,7 +62,7 @@ fn chosen(call: &impl Call) -> Result<(), Stat> {
         attempt::end(skb);
     }
     if syn.tuple.proto == UDP {
-        datagram::scheduled(call, &syn, &target, u32::from(met_entry));
+        datagram::scheduled(BareContext::of(call), &syn, &target, u32::from(met_entry));
         return Ok(());
     }
     follow::superseded(call, &syn, 0);

@@ -22,7 +22,7 @@ use aya_ebpf::{
 
 use crate::{
     attempt::{self, DroppedBy},
-    call::finish,
+    call::{BareContext, finish},
     conntrack, datagram,
     emit::{self, Death},
     maps::{DROP_CAUSES, DROP_LOCATIONS, SERVICES},
@@ -56,7 +56,7 @@ fn freed(ctx: &RawTracePointContext, reason: Option<u32>) -> Result<(), Stat> {
     if let Some(pending) = attempt::handled_now(skb)
         && pending.syn.tuple.proto == UDP
     {
-        datagram::stale(ctx, &pending.syn.tuple, &pending.target);
+        datagram::stale(BareContext::of(ctx), &pending.syn.tuple, &pending.target);
         attempt::end(skb);
         return Ok(());
     }

@@ -16,7 +16,7 @@ use aya_ebpf::{
 
 use crate::{
     attempt,
-    call::{Call, Entry, Fexit, Kretprobe, finish},
+    call::{BareContext, Call, Entry, Fexit, Kretprobe, finish},
     datagram,
     packet::{self, UDP},
     transport::debug,
@@ -99,7 +99,7 @@ fn decided(call: &impl Call) {
         return;
     };
     if pending.syn.tuple.proto == UDP {
-        datagram::stale(call, &pending.syn.tuple, &pending.target);
+        datagram::stale(BareContext::of(call), &pending.syn.tuple, &pending.target);
         attempt::end(skb);
         if drop {
             attempt::mark_dropped(skb, true);
