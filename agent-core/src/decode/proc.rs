@@ -45,7 +45,8 @@ pub fn counter_v6(text: &str, name: &str) -> Option<u64> {
 }
 
 /// A column of `/proc/net/stat/nf_conntrack`, summed over CPUs: a line of names, then a line of
-/// hexadecimal numbers for each CPU (net/netfilter/nf_conntrack_standalone.c).
+/// hexadecimal numbers for each CPU (net/netfilter/nf_conntrack_standalone.c). `None` where the sum
+/// exceeds 64 bits: that is no table of this kernel.
 #[must_use]
 pub fn conntrack_statistic(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines();
@@ -53,7 +54,7 @@ pub fn conntrack_statistic(text: &str, name: &str) -> Option<u64> {
     let column = names.position(|found| found == name)?;
     lines
         .map(|line| u64::from_str_radix(line.split_whitespace().nth(column)?, 16).ok())
-        .sum()
+        .try_fold(0_u64, |sum, value| sum.checked_add(value?))
 }
 
 /// First and last of two ports, as `net.ipv4.ip_local_port_range` has them.
@@ -123,6 +124,13 @@ UdpLite: 0 70
         assert_eq!(counter(SNMP, "Udp", "RcvbufErrors"), Some(2));
         assert_eq!(counter(SNMP, "Udp", "MemErrors"), Some(1));
         assert_eq!(counter(SNMP, "UdpLite", "RcvbufErrors"), Some(70));
+    }
+
+    #[test]
+    fn a_sum_beyond_64_bits_is_none() {
+        let text = |second: &str| format!("found drop\n0 ffffffffffffffff\n0 {second}\n");
+        assert_eq!(conntrack_statistic(&text("0"), "drop"), Some(u64::MAX));
+        assert_eq!(conntrack_statistic(&text("1"), "drop"), None);
     }
 
     #[test]

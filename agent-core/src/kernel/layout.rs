@@ -125,12 +125,13 @@ fn field_offset(types: &Btf, spec: &FieldSpec) -> Result<u16, LayoutError> {
     let (structure, path) = (spec.structure, spec.path);
     let mut scope =
         members_by_name(types, structure).ok_or(LayoutError::NoStructure { structure, path })?;
-    let mut bit_offset = 0;
+    let mut bit_offset = 0_u32;
     let mut size = 0;
     for name in path.split('.') {
         let (bits, member) =
             find_member(types, &scope, name, 0).ok_or(LayoutError::NoField { structure, path })?;
-        bit_offset += bits;
+        // Saturated it is out of reach, as the sum would be.
+        bit_offset = bit_offset.saturating_add(bits);
         size = size_bytes(types, &member).ok_or(LayoutError::NoField { structure, path })?;
         scope = members_of(types, &member).unwrap_or_default();
     }
@@ -148,7 +149,7 @@ fn field_offset(types: &Btf, spec: &FieldSpec) -> Result<u16, LayoutError> {
     }
     u16::try_from(bit_offset / 8)
         .ok()
-        .filter(|offset| bit_offset % 8 == 0 && *offset != ABSENT)
+        .filter(|offset| bit_offset.is_multiple_of(8) && *offset != ABSENT)
         .ok_or(LayoutError::Place {
             structure,
             path,
@@ -190,7 +191,7 @@ fn find_member(types: &Btf, members: &[Member], name: &str, depth: u32) -> Optio
         if member_name.is_empty() && depth < NESTING_MAX {
             let inner = members_of(types, member).unwrap_or_default();
             if let Some((bits, found)) = find_member(types, &inner, name, depth + 1) {
-                return Some((member.bit_offset() + bits, found));
+                return Some((member.bit_offset().saturating_add(bits), found));
             }
         }
     }
