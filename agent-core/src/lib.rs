@@ -21,6 +21,8 @@ pub mod event;
 pub mod finding;
 pub mod kernel;
 pub mod lifecycle;
+pub mod loss;
+pub mod output;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

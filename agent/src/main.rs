@@ -4,18 +4,21 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use ipvs_lens::cli::Command;
 use ipvs_lens::error::{Exit, Failure};
+use ipvs_lens::outputs::logger;
 use ipvs_lens::settings::{self, SettingsError};
 use ipvs_lens::{doctor, run};
 use log::LevelFilter;
 
 fn main() -> ExitCode {
     match execute() {
-        Ok(exit) => exit.into(),
+        Ok(exit) => {
+            logger::finish(None);
+            exit.into()
+        }
         Err(error) => {
-            complain(&error);
+            logger::finish(Some(&error));
             exit_of(&error).into()
         }
     }
@@ -35,13 +38,7 @@ fn execute() -> anyhow::Result<Exit> {
     } else {
         command.common().log_level
     };
-    env_logger::Builder::new()
-        // The facade's own level decides, which SIGHUP may change.
-        .filter_level(LevelFilter::Trace)
-        .target(env_logger::Target::Stderr)
-        .try_init()
-        .context("cannot set up logging")?;
-    log::set_max_level(level);
+    logger::start(level)?;
     match &command {
         Command::Run(args) => run::run(args, move || Ok(read(&arguments)?.common().log_level))?,
         Command::Trace(args) => run::trace(args)?,
@@ -62,11 +59,6 @@ fn execute() -> anyhow::Result<Exit> {
 fn read(arguments: &[OsString]) -> Result<Command, SettingsError> {
     let loaded = settings::load(arguments, |path| std::fs::read_to_string(path));
     loaded.map(|loaded| loaded.command)
-}
-
-/// Says why on stderr; where nothing can be written, the exit status says what is left to say.
-fn complain(error: &anyhow::Error) {
-    let _ = writeln!(io::stderr(), "ipvs-lens: {error}");
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {

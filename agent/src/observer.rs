@@ -135,6 +135,7 @@ impl<S: Sink> Observer<S> {
     /// # Errors
     /// Those of the sink.
     pub fn advance(&mut self, now: MonoNs) -> io::Result<()> {
+        self.status.observer_runs(now);
         self.correlator.handle_timeout(now);
         self.sink.tick(now)?;
         self.tell(now)

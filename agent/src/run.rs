@@ -1,6 +1,6 @@
 //! The verbs that observe: puts the agent together and lets it observe.
 
-use std::io::{self, Stdout};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,15 +23,16 @@ use crate::observer::Sink;
 use crate::outputs::http::web::Web;
 use crate::outputs::http::{self, Server};
 use crate::outputs::log::Limiter;
+use crate::outputs::logger::LogLosses;
 use crate::outputs::metrics::hazards::{Hazards, Node};
 use crate::outputs::metrics::sample::Part;
 use crate::outputs::metrics::system::System;
 use crate::outputs::metrics::table::{Shown, TablePart};
 use crate::outputs::metrics::{BuildInfo, Metrics};
-use crate::outputs::trace;
+use crate::outputs::trace::Lines;
 use crate::probes::table::Way;
 use crate::publish::Publisher;
-use crate::settings::{Attach, Format, RealServers, SettingsError};
+use crate::settings::{Attach, RealServers, SettingsError};
 use crate::signals::Hangup;
 use crate::table::changes::Difference;
 use crate::table::tables::Tables;
@@ -65,6 +66,7 @@ pub fn run(
     let web = web(args)?;
     let facts = observable(&args.observe)?;
     let agent = Agent::new(&args.observe, &facts);
+    agent.metrics.add_losses(Arc::new(LogLosses));
     let server = Server::start(args.http.listen, agent.shown(), web).map_err(Failure::failed)?;
     let outcome = runtime.block_on(async {
         let reloading = tokio::spawn(hangup.reload(log_level, server.reload()));
@@ -100,10 +102,9 @@ fn web(args: &RunArgs) -> Result<Web, Failure> {
 /// As [`run`].
 pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
     let facts = observable(&args.observe)?;
-    let lines = Lines {
-        out: io::stdout(),
-        format: args.output.format,
-    };
+    let lines = Lines::start(args.output.format).map_err(|error| {
+        Failure::failed(format!("cannot start the writer of findings: {error}"))
+    })?;
     runtime()?.block_on(Agent::new(&args.observe, &facts).observe(lines))
 }
 
@@ -283,22 +284,4 @@ impl Sink for Log {
             log::warn!("{line}");
         }
     }
-}
-
-/// Findings as lines on stdout.
-struct Lines {
-    out: Stdout,
-    format: Format,
-}
-
-impl Sink for Lines {
-    fn finding(&mut self, _: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()> {
-        trace::write_line(&mut self.out, finding, clocks, self.format)
-    }
-
-    fn tick(&mut self, _now: MonoNs) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self) {}
 }

@@ -1,10 +1,13 @@
 //! Health as data: what `/status` and `/readyz` say, and the probe metric shows.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use agent_core::output::pulse::Pulse;
 use serde::Serialize;
 
+use crate::clock::MonoNs;
 use crate::doctor::facts::Seen;
 use crate::kernel::limitation::Limitation;
 
@@ -119,6 +122,8 @@ pub struct Status {
     pub state: State,
     /// Why it is not armed.
     pub reason: Option<String>,
+    /// Milliseconds since the observer last ran, when this was asked for; `null` before its first run.
+    pub observer_last_run_ms_ago: Option<u64>,
     /// Release of the running kernel.
     pub kernel: String,
     /// Where the types of the ip_vs module came from.
@@ -150,19 +155,31 @@ pub struct Status {
 
 /// The status as several tasks see it: cheap to clone, one value behind it.
 #[derive(Clone, Debug, Default)]
-pub struct SharedStatus(Arc<RwLock<Status>>);
+pub struct SharedStatus(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    status: RwLock<Status>,
+    /// When the observer last ran, in nanoseconds; 0 before its first run. Kept outside the lock:
+    /// it changes ten times a second.
+    observer_ran_ns: AtomicU64,
+}
 
 impl SharedStatus {
     /// Starts with `status`.
     #[must_use]
     pub fn new(status: Status) -> Self {
-        Self(Arc::new(RwLock::new(status)))
+        Self(Arc::new(Shared {
+            status: RwLock::new(status),
+            ..Shared::default()
+        }))
     }
 
     /// A copy of the status now.
     #[must_use]
     pub fn get(&self) -> Status {
         self.0
+            .status
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -170,7 +187,20 @@ impl SharedStatus {
 
     /// Changes the status.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+        let status = self.0.status.write();
+        change(&mut status.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The observer runs at `now`.
+    pub fn observer_runs(&self, now: MonoNs) {
+        self.0.observer_ran_ns.store(now.0, Ordering::Relaxed);
+    }
+
+    /// When the observer last ran, seen from `now`.
+    #[must_use]
+    pub fn pulse(&self, now: MonoNs) -> Pulse {
+        let ran = self.0.observer_ran_ns.load(Ordering::Relaxed);
+        Pulse::new((ran != 0).then_some(MonoNs(ran)), now)
     }
 }
 
@@ -199,6 +229,7 @@ mod tests {
               "version": "0.1.0",
               "state": "waiting",
               "reason": "ip_vs is not loaded",
+              "observer_last_run_ms_ago": null,
               "kernel": "",
               "types": "",
               "attachment": "",

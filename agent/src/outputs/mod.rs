@@ -2,5 +2,7 @@
 
 pub mod http;
 pub mod log;
+pub mod logger;
 pub mod metrics;
 pub mod trace;
+pub mod writer;

@@ -4,12 +4,81 @@
 //! with milliseconds. Its fields are promised in `docs/findings.md`.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
+use agent_core::output::queue::QueueLimits;
 use serde::Serialize;
 
-use crate::clock::WallAnchor;
+use super::writer::{LineWriter, OnFailure};
+use crate::clock::{self, MonoNs, WallAnchor};
 use crate::finding::Finding;
+use crate::observer::Sink;
 use crate::settings::Format;
+
+/// Lines that wait for whoever reads stdout: some seconds of a flood as JSON.
+const TRACE_LINES_MAX: QueueLimits = QueueLimits {
+    lines: 8_192,
+    bytes: 4 * 1024 * 1024,
+};
+
+/// Time for the last lines at the end of the process; SIGTERM is answered within two seconds.
+const FLUSH_TIME: Duration = Duration::from_millis(500);
+
+/// Findings as lines on stdout. A reader who is too slow misses some, and reads how many at their
+/// place.
+pub struct Lines {
+    out: LineWriter,
+    format: Format,
+}
+
+impl Lines {
+    /// Starts the thread that writes to stdout.
+    ///
+    /// # Errors
+    /// There is no thread, or stdout cannot be used.
+    pub fn start(format: Format) -> io::Result<Self> {
+        let left_out = move |count| left_out(count, &clock::wall_anchor(), format);
+        let out = LineWriter::start(
+            "trace",
+            io::stdout(),
+            TRACE_LINES_MAX,
+            OnFailure::Stop,
+            left_out,
+        )?;
+        Ok(Self { out, format })
+    }
+}
+
+impl Sink for Lines {
+    fn finding(&mut self, _: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()> {
+        let mut line = Vec::new();
+        write_line(&mut line, finding, clocks, self.format)?;
+        self.out.send(line)
+    }
+
+    fn tick(&mut self, _now: MonoNs) -> io::Result<()> {
+        self.out.check()
+    }
+
+    fn finish(&mut self) {
+        if !self.out.flush(FLUSH_TIME) {
+            let limit = FLUSH_TIME.as_millis();
+            log::warn!("stdout was not read within {limit} ms; the last findings are lost");
+        }
+    }
+}
+
+/// The line at the place of `count` findings that were left out; `docs/findings.md` promises it.
+fn left_out(count: u64, clocks: &WallAnchor, format: Format) -> Vec<u8> {
+    let time = humantime::format_rfc3339_millis(clocks.wall(clock::now()));
+    let line = match format {
+        Format::Text => format!("{time} {count} findings left out here: stdout is read too slowly"),
+        Format::Json => {
+            format!("{{\"time\":\"{time}\",\"kind\":\"findings_left_out\",\"count\":{count}}}")
+        }
+    };
+    (line + "\n").into_bytes()
+}
 
 /// A finding as it is printed.
 #[derive(Serialize)]
@@ -22,7 +91,7 @@ pub struct JsonLine<'a> {
     finding: &'a Finding,
 }
 
-/// Writes one line and flushes it, so that a reader sees it at once.
+/// Writes one line.
 ///
 /// # Errors
 /// Those of `out`.
@@ -40,7 +109,7 @@ pub fn write_line(
             out.write_all(b"\n")?;
         }
     }
-    out.flush()
+    Ok(())
 }
 
 #[cfg(test)]
@@ -159,6 +228,19 @@ mod tests {
                 1970-01-01T00:00:07.530Z SYN lost elsewhere: 10.0.0.2:40001 -> TCP 10.96.0.10:80, SYN retransmitted after 1.030 s, no drop seen on this node; sent to 10.1.1.2:8080 (weight 1, old entry syn_recv)
             "#]],
         );
+    }
+
+    #[test]
+    fn findings_left_out_are_a_line_too() {
+        let clocks = WallAnchor::new(MonoNs(0), UNIX_EPOCH);
+        let json = left_out(7, &clocks, Format::Json);
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json["kind"], "findings_left_out");
+        assert_eq!(json["count"], 7);
+        assert!(json["time"].as_str().unwrap().ends_with('Z'), "{json}");
+        let text = String::from_utf8(left_out(7, &clocks, Format::Text)).unwrap();
+        let ending = " 7 findings left out here: stdout is read too slowly\n";
+        assert!(text.ends_with(ending), "{text}");
     }
 
     #[test]

@@ -21,7 +21,10 @@ fn two_hundred_idle_connections_keep_nobody_out() {
     let served = Served::plain();
     let idle: Vec<TcpStream> = (0..IDLE).map(|_| connect(served.address)).collect();
     let since = clock::now();
-    assert_eq!(get(served.address, "/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(
+        get(served.address, "/healthz"),
+        (200, "ok\nobserver has not run yet\n".to_owned())
+    );
     let (status, exposition) = get(served.address, "/metrics");
     assert!(
         clock::now().since(since) < AT_ONCE,
@@ -150,4 +153,23 @@ fn other_methods_and_bodies_get_nothing() {
     let mut first = [0; 12];
     stream.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HTTP/1.1 405");
+}
+
+#[test]
+fn http_1_1_needs_exactly_one_host() {
+    let served = Served::plain();
+    let answer = |text: &str| {
+        let mut stream = connect(served.address);
+        stream.write_all(text.as_bytes()).unwrap();
+        split(&rest(stream)).0
+    };
+    let end = "connection: close\r\n\r\n";
+    for path in ["/healthz", "/metrics"] {
+        assert_eq!(answer(&format!("GET {path} HTTP/1.1\r\n{end}")), 400);
+        let two = format!("GET {path} HTTP/1.1\r\nhost: a\r\nhost: b\r\n{end}");
+        assert_eq!(answer(&two), 400);
+        assert_eq!(answer(&format!("GET {path} HTTP/1.0\r\n\r\n")), 200);
+    }
+    let (_, exposition) = get(served.address, "/metrics");
+    assert_eq!(refused(&exposition, "malformed"), 4);
 }

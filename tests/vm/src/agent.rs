@@ -2,9 +2,10 @@
 //!
 //! Must not know how the agent is built; what is used here is promised to users.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -73,6 +74,21 @@ impl Agent {
     /// The command cannot be started.
     pub fn spawn_command(command: &mut Command) -> Result<Self> {
         let process = start_command(command)?;
+        Ok(Self {
+            process,
+            address: LISTEN.into(),
+            authorization: "",
+        })
+    }
+
+    /// Starts it with stderr at `log` and returns at once.
+    ///
+    /// # Errors
+    /// The binary cannot be started.
+    pub fn spawn_logging_to(log: Stdio, options: &[&str]) -> Result<Self> {
+        let mut command = Command::new(BINARY);
+        let stdout = File::create(STDOUT)?.into();
+        let process = Process::start_with(command.arg("run").args(options), stdout, log)?;
         Ok(Self {
             process,
             address: LISTEN.into(),

@@ -71,18 +71,32 @@ impl Process {
     pub fn start(command: &mut Command, stdout: &Path, stderr: &Path) -> Result<Self> {
         let create =
             |path: &Path| File::create(path).with_context(|| format!("create {}", path.display()));
+        let outputs = (create(stdout)?.into(), create(stderr)?.into());
+        let mut process = Self::start_with(command, outputs.0, outputs.1)?;
+        stdout.clone_into(&mut process.stdout);
+        stderr.clone_into(&mut process.stderr);
+        Ok(process)
+    }
+
+    /// Starts `command` with outputs that are not read back here.
+    ///
+    /// # Errors
+    /// The program does not exist.
+    pub fn start_with(command: &mut Command, stdout: Stdio, stderr: Stdio) -> Result<Self> {
         let name = format!("{command:?}");
         let child = command
             .stdin(Stdio::null())
-            .stdout(create(stdout)?)
-            .stderr(create(stderr)?)
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn()
             .with_context(|| format!("start {name}"))?;
+        // The command keeps the descriptors it was given: a pipe's end among them would not end.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self {
             child,
             name,
-            stdout: stdout.to_owned(),
-            stderr: stderr.to_owned(),
+            stdout: PathBuf::new(),
+            stderr: PathBuf::new(),
         })
     }
 

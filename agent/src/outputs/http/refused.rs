@@ -78,7 +78,7 @@ impl Refused {
             Self::Displaced => "Closed for a newcomer, having kept the server waiting longest.",
             Self::HeaderTimeout => "A connection without a whole request in time.",
             Self::HeaderTooLarge => "A header with too many bytes or fields (431).",
-            Self::Malformed => "No HTTP/1 (400).",
+            Self::Malformed => "No HTTP/1, or HTTP/1.1 without exactly one `Host` field (400).",
             Self::PlainHttp => "Plain HTTP on the TLS port (400).",
             Self::SlowReader => "An answer that was not read in time.",
             Self::TlsHandshake => "A TLS handshake that failed or took too long.",

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use agent_core::output::pulse::{HEALTH_SILENCE_MAX, READY_SILENCE_MAX};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -46,7 +47,9 @@ pub(super) fn router(served: Served) -> Router {
 /// Lets a request through, or says why not; either way with the headers that are wanted.
 async fn guarded(State(served): State<Served>, request: Request, next: Next) -> Response {
     let rules = served.web.rules();
-    let mut response = if OPEN.contains(&request.uri().path()) {
+    let mut response = if !names_one_host(&request) {
+        refuse(&served, Refused::Malformed)
+    } else if OPEN.contains(&request.uri().path()) {
         next.run(request).await
     } else if !rules.within_rate(clock::now()) {
         refuse(&served, Refused::RateLimited)
@@ -66,12 +69,22 @@ async fn guarded(State(served): State<Served>, request: Request, next: Next) -> 
     response
 }
 
+/// HTTP/1.1 wants exactly one `Host` field (RFC 9112, 3.2); HTTP/1.0 knows none.
+fn names_one_host(request: &Request) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    request.version() < Version::HTTP_11 || hosts == 1
+}
+
 fn refuse(served: &Served, why: Refused) -> Response {
     served.refusals.count(why);
     match why {
         Refused::Unauthorized => {
             let realm = [(header::WWW_AUTHENTICATE, "Basic realm=\"ipvs-lens\"")];
             (StatusCode::UNAUTHORIZED, realm, "Unauthorized\n").into_response()
+        }
+        Refused::Malformed => {
+            let text = "HTTP/1.1 needs exactly one Host field\n";
+            (StatusCode::BAD_REQUEST, text).into_response()
         }
         Refused::RateLimited => {
             let text = "over rate_limit of the web configuration\n";
@@ -128,23 +141,41 @@ fn failed(reason: &str) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n")).into_response()
 }
 
-async fn healthz() -> &'static str {
-    "ok\n"
+async fn healthz(State(served): State<Served>) -> Response {
+    match served
+        .shown
+        .status
+        .pulse(clock::now())
+        .check(HEALTH_SILENCE_MAX)
+    {
+        Ok(line) => format!("ok\n{line}\n").into_response(),
+        Err(line) => unavailable(&line),
+    }
+}
+
+fn unavailable(line: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{line}\n")).into_response()
 }
 
 async fn readyz(State(served): State<Served>) -> Response {
     let status = served.shown.status.get();
     if status.state == status::State::Armed {
-        return "ready\n".into_response();
+        let pulse = served.shown.status.pulse(clock::now());
+        return match pulse.check(READY_SILENCE_MAX) {
+            Ok(line) => format!("ready\n{line}\n").into_response(),
+            Err(line) => unavailable(&line),
+        };
     }
     let reason = status.reason.as_deref().unwrap_or("no reason given");
-    let text = format!("{}: {reason}\n", status.state.word());
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    unavailable(&format!("{}: {reason}", status.state.word()))
 }
 
 async fn status_json(State(served): State<Served>) -> Response {
     let mut status = served.shown.status.get();
     status.web = served.web.status();
+    let silence = served.shown.status.pulse(clock::now()).silence();
+    status.observer_last_run_ms_ago =
+        silence.map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
     match serde_json::to_string_pretty(&status) {
         Ok(json) => {
             let kind = HeaderValue::from_static("application/json");

@@ -49,7 +49,8 @@ async fn every_page_answers() {
     assert_eq!(first_line_and_body(&metrics).0, "HTTP/1.1 200 OK");
     assert!(metrics.contains("\nipvs_lens_build_info{"));
     let health = request(address, "/healthz").await;
-    assert_eq!(first_line_and_body(&health), ("HTTP/1.1 200 OK", "ok\n"));
+    let healthy = ("HTTP/1.1 200 OK", "ok\nobserver has not run yet\n");
+    assert_eq!(first_line_and_body(&health), healthy);
     let status = request(address, "/status").await;
     let json: serde_json::Value = serde_json::from_str(first_line_and_body(&status).1).unwrap();
     assert_eq!(json["state"], "waiting");
@@ -94,7 +95,51 @@ async fn ready_follows_the_state() {
         .status
         .update(|status| status.state = status::State::Armed);
     let armed = request(address, "/readyz").await;
-    assert_eq!(first_line_and_body(&armed), ("HTTP/1.1 200 OK", "ready\n"));
+    let (status, body) = first_line_and_body(&armed);
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert_eq!(body, "ready\nobserver has not run yet\n");
+    stop.send(()).unwrap();
+    end.await;
+}
+
+#[tokio::test]
+async fn a_stalled_observer_is_neither_ready_nor_healthy_and_the_limits_are_named() {
+    let shown = shown();
+    shown
+        .status
+        .update(|status| status.state = status::State::Armed);
+    let (address, stop, end) = served(shown.clone());
+    let answer = async |path| {
+        let answer = request(address, path).await;
+        let (status, body) = first_line_and_body(&answer);
+        (status.to_owned(), body.to_owned())
+    };
+    shown.status.observer_runs(clock::now());
+    let ready = answer("/readyz").await;
+    assert_eq!(ready.0, "HTTP/1.1 200 OK");
+    assert!(
+        ready.1.starts_with("ready\nobserver last ran 0."),
+        "{}",
+        ready.1
+    );
+    let ago = |seconds| clock::now() - Duration::from_secs(seconds);
+    shown.status.observer_runs(ago(11));
+    let stalled = answer("/readyz").await;
+    assert_eq!(stalled.0, "HTTP/1.1 503 Service Unavailable");
+    assert!(
+        stalled.1.starts_with("observer stalled: last ran 11."),
+        "{}",
+        stalled.1
+    );
+    assert!(stalled.1.ends_with(" s ago, limit 10 s\n"), "{}", stalled.1);
+    assert_eq!(answer("/healthz").await.0, "HTTP/1.1 200 OK");
+    shown.status.observer_runs(ago(61));
+    let dead = answer("/healthz").await;
+    assert_eq!(dead.0, "HTTP/1.1 503 Service Unavailable");
+    assert!(dead.1.ends_with(" s ago, limit 60 s\n"), "{}", dead.1);
+    let status = answer("/status").await.1;
+    let json: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert!(json["observer_last_run_ms_ago"].as_u64().unwrap() >= 61_000);
     stop.send(()).unwrap();
     end.await;
 }
@@ -104,7 +149,7 @@ async fn idle_connections_do_not_hold_the_end() {
     let (address, stop, end) = served(shown());
     let idle = TcpStream::connect(address).await.unwrap();
     let answer = request(address, "/healthz").await;
-    assert!(answer.ends_with("ok\n"));
+    assert!(answer.contains("\r\n\r\nok\n"));
     stop.send(()).unwrap();
     end.await;
     assert!(TcpStream::connect(address).await.is_err());

@@ -28,6 +28,7 @@ use agent_common::count::CountKey;
 use agent_common::node::NodeCountKey;
 use agent_common::stat::Stat;
 use agent_common::verdict::{DropCause, Outcome};
+use agent_core::loss::Loss;
 use prometheus_client::encoding::prometheus_protobuf::EncodeError;
 use thiserror::Error;
 
@@ -87,6 +88,12 @@ pub trait CountSource: Send + Sync {
     }
 }
 
+/// Losses of one part of the agent, counted from its start; readable from any thread.
+pub trait LossSource: Send + Sync {
+    /// The numbers it keeps; a [`Loss`] that is not its own is left out.
+    fn losses(&self) -> Vec<(Loss, u64)>;
+}
+
 /// Runs of programs that the kernel skipped, each a loss if the packet was worth counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SkippedRuns {
@@ -142,6 +149,7 @@ struct Live {
     received: u64,
     malformed: BTreeMap<Reason, u64>,
     correlator: Counters,
+    loss_sources: Vec<Arc<dyn LossSource>>,
     delays: BTreeMap<(Service, DropCause), Histogram>,
     delays_refused: usize,
     outcomes: BTreeMap<(Service, Outcome), Histogram>,
@@ -177,6 +185,11 @@ impl Metrics {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(part);
+    }
+
+    /// Adds these losses to [`names::EVENTS_LOST`], from the next scrape on.
+    pub fn add_losses(&self, source: Arc<dyn LossSource>) {
+        self.live().loss_sources.push(source);
     }
 
     /// Reads the kernel's counters from here on; `None` when they are gone.
@@ -426,7 +439,21 @@ impl Live {
                 ("attempts_evicted", self.correlator.evicted),
                 ("findings_unread", self.correlator.unread),
             ])
+            .chain(self.own_losses())
             .collect()
+    }
+
+    /// Losses of the agent itself, at 0 where nobody counts them.
+    fn own_losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counted: Vec<(Loss, u64)> = self
+            .loss_sources
+            .iter()
+            .flat_map(|source| source.losses())
+            .collect();
+        Loss::ALL.into_iter().map(move |loss| {
+            let of_loss = counted.iter().filter(|(member, _)| *member == loss);
+            (loss.as_str(), of_loss.map(|(_, count)| count).sum())
+        })
     }
 
     fn attached(&self) -> impl Iterator<Item = (Labels, f64)> {

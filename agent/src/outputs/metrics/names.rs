@@ -4,6 +4,7 @@
 //! closed enumerations or from the IPVS table, never from packets.
 
 use agent_common::stat::Stat;
+use agent_core::loss::Loss;
 
 use crate::decode::Reason;
 
@@ -534,6 +535,7 @@ pub fn lost(reason: &str) -> Option<&'static str> {
         .filter_map(|stat| Some((stat.loss_reason()?, lost_in_kernel(stat))))
         .chain(decode.map(|refused| (refused.word(), lost_in_decode(refused))))
         .chain(other)
+        .chain(Loss::ALL.map(|loss| (loss.as_str(), loss.meaning())))
         .find_map(|(word, meaning)| (word == reason).then_some(meaning))
 }
 

@@ -29,6 +29,7 @@ mod rolling_update;
 mod skew;
 mod stale_reuse;
 mod stop;
+mod stuck_reader;
 mod table;
 mod top;
 mod trace;
@@ -101,6 +102,16 @@ pub const SCENARIOS: &[Scenario] = &[
         "stop-kill",
         "SIGKILL in mid-traffic: nothing left in the kernel, no connection fails",
         stop::by_sigkill,
+    ),
+    row(
+        "stuck-stderr",
+        "stderr is a full pipe: findings go on, the loss is counted and said, SIGTERM in 2 s",
+        stuck_reader::stderr,
+    ),
+    row(
+        "stuck-stdout",
+        "the stdout of `trace` is a full pipe: SIGTERM in 2 s all the same",
+        stuck_reader::stdout,
     ),
     row(
         "incident",
