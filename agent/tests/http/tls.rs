@@ -133,7 +133,7 @@ fn good_handshakes_are_served_and_bad_ones_counted() {
         let client = client(&setup.authority, None, &[version]);
         assert_eq!(
             get_tls(address, &client, "/healthz"),
-            (200, "ok\n".to_owned())
+            (200, "ok\nobserver has not run yet\n".to_owned())
         );
     }
     // Plain HTTP is told so in its own words.
