@@ -32,18 +32,47 @@ const FLAG_SEPARATOR: &str = "\u{1f}";
 #[derive(Args)]
 pub struct FuzzArgs {
     /// Name of a fuzz target
-    target: String,
-    /// How long to fuzz
+    #[arg(required_unless_present = "all")]
+    target: Option<String>,
+    /// Fuzz every target, one after the other
+    #[arg(long, conflicts_with = "target")]
+    all: bool,
+    /// How long to fuzz each
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+}
+
+/// How much a target is fed.
+#[derive(Clone, Copy, Debug)]
+pub enum Amount {
+    /// New inputs for so long.
+    Seconds(u32),
+    /// So many inputs, the same ones every time for the same build and corpus.
+    Inputs(u32),
 }
 
 /// Runs `cargo xtask fuzz`.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run`]; with `--all`, after every target has run.
 pub fn fuzz(paths: &Paths, args: &FuzzArgs) -> Result<()> {
-    run(paths, &args.target, args.seconds)
+    let amount = Amount::Seconds(args.seconds);
+    if let Some(target) = &args.target {
+        return run(paths, target, amount);
+    }
+    let mut failed = Vec::new();
+    for target in targets(paths)? {
+        if let Err(error) = run(paths, &target, amount) {
+            eprintln!("xtask: {target}: {error:#}");
+            failed.push(target);
+        }
+    }
+    ensure!(
+        failed.is_empty(),
+        "fuzz targets that failed: {}",
+        failed.join(", ")
+    );
+    Ok(())
 }
 
 /// Manifest of the fuzz targets, a workspace of its own so that their flags reach nothing else.
@@ -82,13 +111,13 @@ pub fn ensure_compiler() -> Result<()> {
     apt::ensure_program("c++")
 }
 
-/// Builds a target and feeds it for some seconds. What it found interesting is kept below the
+/// Builds a target and feeds it. What it found interesting is kept below the
 /// build directory and used next time.
 ///
 /// # Errors
 /// When there is no such target, it does not build, or an input makes it fail; the input's file
 /// is then named by the fuzzer.
-pub fn run(paths: &Paths, target: &str, seconds: u32) -> Result<()> {
+pub fn run(paths: &Paths, target: &str, amount: Amount) -> Result<()> {
     let known = targets(paths)?;
     ensure!(
         known.iter().any(|name| name == target),
@@ -100,14 +129,22 @@ pub fn run(paths: &Paths, target: &str, seconds: u32) -> Result<()> {
     let work = paths.target.join("fuzz").join(target);
     let corpus = work.join("corpus");
     fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
-    say(format!("fuzzing {target} for {seconds} s"));
     let mut command = Command::new(program(paths, target));
     command.arg(&corpus);
     let seeds = paths.root.join("tests/fuzz/seeds").join(target);
     if seeds.is_dir() {
         command.arg(seeds);
     }
-    command.arg(format!("-max_total_time={seconds}"));
+    match amount {
+        Amount::Seconds(seconds) => {
+            say(format!("fuzzing {target} for {seconds} s"));
+            command.arg(format!("-max_total_time={seconds}"));
+        }
+        Amount::Inputs(inputs) => {
+            say(format!("fuzzing {target} with {inputs} inputs"));
+            command.args([format!("-runs={inputs}"), "-seed=1".to_owned()]);
+        }
+    }
     command.arg(format!("-artifact_prefix={}/", work.display()));
     exec::run(command.args(["-print_final_stats=1", "-verbosity=1"]))
 }
