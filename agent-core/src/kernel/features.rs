@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// One thing that a kernel may offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Feature {
     /// Types of the kernel's own structures.
@@ -39,6 +40,7 @@ pub enum Feature {
 
 /// What looking for a feature has found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Found {
     /// It is there; where, or empty.
@@ -93,6 +95,7 @@ impl fmt::Display for Found {
 
 /// The functions one probe attaches to, as far as this kernel has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HookFound {
     /// Name of the probe.
@@ -107,6 +110,7 @@ pub struct HookFound {
 
 /// What one node was found to offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Features {
     /// Each feature that was looked for.
