@@ -13,10 +13,7 @@
     reason = "the rules of an attempt are part of the kernel program that calls them"
 )]
 
-#[cfg(test)]
-extern crate std;
-
-#[cfg(feature = "schema")]
+#[cfg(any(test, feature = "schema"))]
 extern crate std;
 
 pub mod attempt;
