@@ -4,14 +4,15 @@
 //! reading told is late by up to the interval of readings, and marked so.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::given::{Given, Place};
-use super::{RealServerRow, ServiceRow, Snapshot};
+use super::{RealServerRow, Snapshot};
 use crate::clock::MonoNs;
-use crate::event::NetnsId;
+use crate::event::{NetnsId, Service};
 
 /// Real servers that drain at the same time. A node programs up to 100,000; all of them at once
 /// is a node being emptied. One more is not followed, and counted.
@@ -233,19 +234,31 @@ impl Drain {
     }
 }
 
-/// Other services that give connections to the machine of this real server, on whatever port.
+/// Which services give connections to which machine, on whatever port.
 ///
 /// In Kubernetes a pod is ready for all services or for none.
-fn wanted_by(snapshot: &Snapshot, (service, server): Place) -> usize {
-    let others = snapshot.services.iter();
-    let machine = server.0.ip();
-    let wants = |row: &ServiceRow| {
-        let mut members = row.real_servers.iter();
-        members.any(|row| !row.is_draining() && row.real_server.0.ip() == machine)
-    };
-    others
-        .filter(|row| row.service != service && wants(row))
-        .count()
+struct Users(Vec<(IpAddr, Service)>);
+
+impl Users {
+    fn of(snapshot: &Snapshot) -> Self {
+        let members = snapshot.real_servers();
+        let users = members.filter(|(_, row)| !row.is_draining());
+        let mut users: Vec<_> = users
+            .map(|(service, row)| (row.real_server.0.ip(), service.service))
+            .collect();
+        users.sort_unstable();
+        users.dedup();
+        Self(users)
+    }
+
+    /// Services other than its own that use the machine of this real server.
+    fn others(&self, (service, server): Place) -> usize {
+        let machine = server.0.ip();
+        let from = self.0.partition_point(|(ip, _)| *ip < machine);
+        let of_machine = self.0.get(from..).unwrap_or_default().iter();
+        let of_machine = of_machine.take_while(|(ip, _)| *ip == machine);
+        of_machine.filter(|(_, user)| *user != service).count()
+    }
 }
 
 #[expect(
@@ -319,7 +332,9 @@ pub struct Draining {
     read: Vec<NetnsId>,
     counted_at: Option<MonoNs>,
     /// Removed, and told once the counters have been read that they were counted in.
-    closing: Vec<Closing>,
+    closing: BTreeMap<Place, Vec<Closing>>,
+    /// Members of `closing`, at most [`DRAINING_MAX`].
+    closings: usize,
     concluded: VecDeque<Concluded>,
     refused: u64,
 }
@@ -341,7 +356,8 @@ impl Draining {
             changed: BTreeMap::new(),
             read: Vec::new(),
             counted_at: None,
-            closing: Vec::new(),
+            closing: BTreeMap::new(),
+            closings: 0,
             concluded: VecDeque::new(),
             refused: 0,
         }
@@ -378,7 +394,7 @@ impl Draining {
                 drain.given(at, since, given);
                 drain.active_until(activity);
             }
-            for closing in self.closing.iter_mut().filter(|it| it.place == *place) {
+            for closing in self.closing.get_mut(place).into_iter().flatten() {
                 // Read after it was removed, so it happened before.
                 closing.drain.given(at.min(closing.at), since, given);
                 closing.drain.active_until(activity);
@@ -401,6 +417,7 @@ impl Draining {
             self.read.push(snapshot.netns);
             TimeSource::Before
         };
+        let mut forgotten = Vec::new();
         for (service, row) in snapshot.real_servers() {
             let place = (service.service, row.real_server);
             if self
@@ -418,10 +435,11 @@ impl Draining {
             if let Some(drain) = self.drains.get_mut(&place) {
                 drain.seen(at, row);
                 if drain.is_forgotten(at, self.forgotten_after) {
-                    self.conclude_forgotten(snapshot, place);
+                    forgotten.push(place);
                 }
             }
         }
+        self.conclude_forgotten(snapshot, &forgotten);
         self.end_missing(snapshot, began);
         self.changed.retain(|_, change| *change >= began);
     }
@@ -480,8 +498,9 @@ impl Draining {
         let Some(drain) = self.drains.remove(&place) else {
             return;
         };
-        if self.closing.len() < DRAINING_MAX {
-            self.closing.push(Closing {
+        if self.closings < DRAINING_MAX {
+            self.closings += 1;
+            self.closing.entry(place).or_default().push(Closing {
                 place,
                 drain,
                 at,
@@ -491,10 +510,13 @@ impl Draining {
     }
 
     fn conclude_closing(&mut self, counted_at: MonoNs) {
-        let (closed, open) = std::mem::take(&mut self.closing)
-            .into_iter()
-            .partition::<Vec<_>, _>(|closing| closing.at <= counted_at);
-        self.closing = open;
+        let mut closed = Vec::new();
+        self.closing.retain(|_, of_place| {
+            closed.extend(of_place.extract_if(.., |closing| closing.at <= counted_at));
+            !of_place.is_empty()
+        });
+        self.closings -= closed.len();
+        closed.sort_by_key(|closing| closing.at);
         for Closing {
             place,
             drain,
@@ -511,17 +533,24 @@ impl Draining {
         }
     }
 
-    fn conclude_forgotten(&mut self, snapshot: &Snapshot, place: Place) {
-        if let Some(drain) = self.drains.get(&place) {
-            let at = snapshot.taken_at;
+    fn conclude_forgotten(&mut self, snapshot: &Snapshot, places: &[Place]) {
+        if places.is_empty() {
+            return;
+        }
+        let users = Users::of(snapshot);
+        let at = snapshot.taken_at;
+        for place in places {
+            let Some(drain) = self.drains.get(place) else {
+                continue;
+            };
             let ending = Ending::Forgotten {
                 at,
                 empty_since: drain.empty_since.unwrap_or(at),
-                wanted_by: wanted_by(snapshot, place),
+                wanted_by: users.others(*place),
             };
             let timeline = drain.timeline;
             self.conclude(Concluded {
-                place,
+                place: *place,
                 timeline,
                 ending,
             });
