@@ -159,12 +159,13 @@ pub(super) fn lockdown(facts: &Facts) -> Verdict {
     )
 }
 
-/// Open files `run` needs: 24 maps, 34 programs and 44 links when everything is attached (102 on
-/// 6.12), a perf buffer on each of up to 64 CPUs, 64 HTTP connections, and some to read files with.
+/// Open files `run` needs, an estimate: some 100 maps, programs and links when everything is
+/// attached, a perf buffer on each of up to 64 CPUs, 64 HTTP connections, and some to read files
+/// with.
 pub const OPEN_FILES_NEEDED: u64 = 256;
 
-/// Address space `run` needs, bytes: the kernel's types (some 10 MB), the symbols' addresses, the
-/// event ring and stacks of threads; 106 MB are mapped on 6.12.
+/// Address space `run` needs, bytes, an estimate: the kernel's types (some 10 MB), the symbols'
+/// addresses, the event ring and stacks of threads.
 pub const ADDRESS_BYTES_NEEDED: u64 = 128 * 1024 * 1024;
 
 pub(super) fn limits(facts: &Facts) -> Verdict {
