@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_mins(60);
 
 /// Who watches, in the order of the table; the first is what the others are compared with.
 const VARIANTS: &[&str] = &[
-    "nobody",
+    "none",
     "empty fexit",
     "flags fexit",
     "agent fexit",
@@ -41,13 +41,13 @@ pub struct BenchArgs {
 
 #[derive(Subcommand)]
 enum What {
-    /// Instructions a packet costs with nobody watching, empty programs, the agent, bpftrace
+    /// Instructions a packet costs without an observer, with empty programs, the agent, bpftrace
     Packet {
         /// Kernel to boot
         #[arg(default_value = pins::BENCH_KERNEL)]
         kernel: String,
     },
-    /// Time and memory 10,000 services with 10 real servers each cost, beside node_exporter
+    /// Time and memory 10,000 services with 10 real servers each cost, compared with node_exporter
     Table {
         /// Kernel to boot
         #[arg(default_value = pins::BENCH_KERNEL)]
@@ -130,7 +130,7 @@ fn report(measured: &[Measurement]) -> Result<String> {
         .iter()
         .map(|(variant, costs)| (*variant, least(costs)))
         .collect();
-    let nobody = costs
+    let baseline = costs
         .get(VARIANTS[0])
         .context("the bare kernel was not measured")?;
     let mut text = String::from(
@@ -141,7 +141,7 @@ fn report(measured: &[Measurement]) -> Result<String> {
             continue;
         };
         write!(text, "| {variant} |")?;
-        for (cost, bare) in costs.iter().zip(nobody) {
+        for (cost, bare) in costs.iter().zip(baseline) {
             write!(text, " {cost:.0} | {:.0} |", cost - bare)?;
         }
         text.push('\n');
@@ -164,7 +164,7 @@ fn report(measured: &[Measurement]) -> Result<String> {
         };
         write!(text, "| {above} / {below} |")?;
         for kind in 0..3 {
-            let ratio = (one[kind] - nobody[kind]) / (other[kind] - nobody[kind]);
+            let ratio = (one[kind] - baseline[kind]) / (other[kind] - baseline[kind]);
             write!(text, " {ratio:.2} |")?;
         }
         text.push('\n');
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn costs_are_per_packet_and_ratios_of_what_is_added() {
         let text = report(&[
-            measured("nobody", 1_000),
+            measured("none", 1_000),
             measured("empty fexit", 1_010),
             measured("agent fexit", 1_020),
         ])
@@ -237,9 +237,9 @@ mod tests {
     #[test]
     fn the_smallest_of_the_rounds_counts() {
         let text = report(&[
-            in_round(0, "nobody", 10_000),
+            in_round(0, "none", 10_000),
             in_round(0, "agent fexit", 10_190),
-            in_round(1, "nobody", 10_090),
+            in_round(1, "none", 10_090),
             in_round(1, "agent fexit", 10_100),
         ])
         .expect("the bare kernel was measured");
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn rounds_that_differ_mean_nothing() {
-        let refused = report(&[measured("nobody", 1_000), in_round(1, "nobody", 1_030)]);
+        let refused = report(&[measured("none", 1_000), in_round(1, "none", 1_030)]);
         assert!(refused.is_err_and(|error| error.to_string().contains("differ by 3.0 %")));
         assert!(report(&[measured("agent fexit", 1)]).is_err());
     }

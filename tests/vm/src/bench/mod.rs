@@ -1,4 +1,4 @@
-//! What a packet costs with nobody watching, with empty programs, with programs that know a SYN and
+//! What a packet costs without an observer, with empty programs, with programs that know a SYN and
 //! no more, with the agent, with bpftrace.
 //!
 //! The host boots this guest with one CPU on which every instruction takes a nanosecond, so the
@@ -72,7 +72,7 @@ kretprobe:ip_vs_conn_in_get_proto
 /// Who watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
-    Nobody,
+    Bare,
     EmptyFexit,
     FlagsFexit,
     AgentFexit,
@@ -84,7 +84,7 @@ enum Variant {
 
 impl Variant {
     const ALL: [Self; 8] = [
-        Self::Nobody,
+        Self::Bare,
         Self::EmptyFexit,
         Self::FlagsFexit,
         Self::AgentFexit,
@@ -96,7 +96,7 @@ impl Variant {
 
     const fn word(self) -> &'static str {
         match self {
-            Self::Nobody => "nobody",
+            Self::Bare => "none",
             Self::EmptyFexit => "empty fexit",
             Self::FlagsFexit => "flags fexit",
             Self::AgentFexit => "agent fexit",
@@ -148,7 +148,7 @@ fn watched(
 ) -> Result<traffic::Measured> {
     let functions: Vec<&str> = hooked.iter().map(String::as_str).collect();
     match variant {
-        Variant::Nobody => settled(traffic),
+        Variant::Bare => settled(traffic),
         Variant::EmptyFexit => {
             let _held = Empty::fexit(&functions, Work::None)?;
             settled(traffic)
@@ -223,7 +223,7 @@ fn with_bpftrace(traffic: &mut Traffic) -> Result<traffic::Measured> {
     Ok(measured)
 }
 
-/// Functions that the agent hooks with trampolines or with kprobes, as it is told. Those that get
+/// Functions that the agent hooks with trampolines or with kprobes, as configured. Those that get
 /// a kprobe either way handle ICMP, and are on no path measured here.
 fn hooked_functions() -> Result<BTreeSet<String>> {
     let all = kprobed_functions("kprobe")?;
