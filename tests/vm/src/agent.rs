@@ -210,12 +210,12 @@ impl Agent {
     }
 }
 
-/// What the log of the last agent tells about `what` for this cause: the number behind `what`,
+/// What the log of the last agent reports about `what` for this cause: the number behind `what`,
 /// summed over its lines.
 ///
 /// # Errors
 /// The log cannot be read, or no number stands there.
-pub fn told(what: &str, cause: &str) -> Result<usize> {
+pub fn logged_count(what: &str, cause: &str) -> Result<usize> {
     let log = std::fs::read_to_string(LOG).with_context(|| format!("read {LOG}"))?;
     let lines = log.lines().filter(|line| line.ends_with(cause));
     let numbers = lines.filter_map(|line| line.split_once(what)?.1.split_whitespace().next());
@@ -227,15 +227,15 @@ pub fn told(what: &str, cause: &str) -> Result<usize> {
         .sum()
 }
 
-/// Compares [`told`] with what happened, once the agent has ended.
+/// Compares [`logged_count`] with what happened, once the agent has ended.
 ///
 /// # Errors
-/// As [`told`], or the numbers differ.
-pub fn ensure_told(what: &str, cause: &str, want: usize) -> Result<()> {
-    let told = told(what, cause)?;
+/// As [`logged_count`], or the numbers differ.
+pub fn ensure_logged(what: &str, cause: &str, want: usize) -> Result<()> {
+    let logged = logged_count(what, cause)?;
     ensure!(
-        told == want,
-        "the log tells {what:?} {told} times for {cause}, want {want}"
+        logged == want,
+        "the log reports {what:?} {logged} times for {cause}, want {want}"
     );
     Ok(())
 }
@@ -244,10 +244,10 @@ pub fn ensure_told(what: &str, cause: &str, want: usize) -> Result<()> {
 ///
 /// # Errors
 /// The first it holds, with the log; or it cannot be read.
-pub fn ensure_untold(words: &[&str]) -> Result<()> {
+pub fn ensure_not_logged(words: &[&str]) -> Result<()> {
     let log = std::fs::read_to_string(LOG).with_context(|| format!("read {LOG}"))?;
     for word in words {
-        ensure!(!log.contains(word), "the log tells {word:?}:\n{log}");
+        ensure!(!log.contains(word), "the log contains {word:?}:\n{log}");
     }
     Ok(())
 }

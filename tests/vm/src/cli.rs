@@ -33,7 +33,7 @@ enum Cli {
     Stack,
     /// Measures what a packet costs, with and without observers.
     Bench,
-    /// Measures what a large table costs, beside node_exporter.
+    /// Measures what a large table costs, compared with node_exporter.
     BenchTable,
     /// Builds the lab's network and serves until Enter is pressed, or removes it.
     #[command(subcommand)]

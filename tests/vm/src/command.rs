@@ -39,7 +39,7 @@ pub fn run_with_input(program: &str, args: &[&str], input: &str) -> Result<Strin
         .spawn()
         .with_context(|| format!("start {}", shown()))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A tool may exit without reading its input; its exit status tells the reason.
+        // A tool may exit without reading its input; its exit status is the reason.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child

@@ -20,7 +20,7 @@ use crate::wait;
 const PORTS: std::ops::Range<u16> = 40_000..40_012;
 /// Until the agent's numbers agree with what the client saw.
 const AGREE_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
-/// Labels that tell one line from another here: there is one service only.
+/// Labels that distinguish the lines here: there is one service only.
 const SHOWN_LABELS: [&str; 4] = ["remote_address", "remote_port", "decision", "cause"];
 const DECISIONS: &str = "ipvs_lens_connections_total";
 const STALE: &str = "ipvs_lens_stale_connections_total";
@@ -42,7 +42,7 @@ struct Act {
 /// Plays the three acts and closes with the table.
 ///
 /// # Errors
-/// Something did not happen as told: the demo shows the truth or nothing.
+/// Something did not happen as the text says: the demo shows the truth or nothing.
 pub fn run() -> Result<()> {
     let mut narrator = Narrator {
         out: Results::open(),

@@ -23,7 +23,7 @@ pub struct Response {
 /// Sends `GET path` to `address`, with more header `fields`, each with its line's end.
 ///
 /// # Errors
-/// Nobody listens, no answer in time, or no HTTP in the answer.
+/// No listener, no answer in time, or no HTTP in the answer.
 pub fn get(address: SocketAddr, path: &str, fields: &str) -> Result<Response> {
     ask(address, path, fields).with_context(|| format!("GET http://{address}{path}"))
 }

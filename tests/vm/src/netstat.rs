@@ -1,4 +1,4 @@
-//! The kernel's own counters of the director's namespace, the second witness beside the client.
+//! The kernel's own counters of the director's namespace: the second witness besides the client.
 
 use std::fs;
 

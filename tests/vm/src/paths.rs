@@ -22,8 +22,8 @@ pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0x10);
 /// Port of the connections that try the network out.
 const TRIAL_PORT: u16 = 39_000;
 
-/// Gives everybody an IPv6 address beside the other, lets the servers listen there, and returns
-/// once the client reaches them: a kernel may lose packets while its addresses settle.
+/// Gives every host an IPv6 address as well, lets the servers listen there, and returns once the
+/// client reaches them: a kernel may lose packets while its addresses settle.
 ///
 /// # Errors
 /// A command failed, or a server cannot be reached.
@@ -77,7 +77,7 @@ pub fn share_vip_v6(topology: &mut Topology, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Gives every real server the VIP, on a device that does not tell the neighbours, and lets it
+/// Gives every real server the VIP, on a device that does not announce it, and lets it
 /// listen there: it answers the client itself.
 ///
 /// # Errors

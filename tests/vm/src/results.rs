@@ -71,7 +71,7 @@ pub enum Event<'a> {
         scrape_ms: f64,
         /// Lines of the answer that are no comments.
         series: usize,
-        /// Time the last reading of the table took beside scrapes; 0 where a scrape reads it.
+        /// Time the last reading of the table took outside scrapes; 0 where a scrape reads it.
         read_ms: f64,
         /// Memory held after the scrape.
         resident_kib: u64,

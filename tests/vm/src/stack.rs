@@ -40,12 +40,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 const UDP_LIMIT: Duration = Duration::from_secs(1);
 /// The agent's patience with an outcome. The host watches in time-lapse, where the agent's own 16 s
 /// would make time-outs the last news of an incident that is over; the kernel gives up an address
-/// that nobody has after 3 s in any case.
+/// that no host has after 3 s in any case.
 const OUTCOME_TIMEOUT_MS: &str = "6000";
 /// Longest wait for the rest of a word.
 const WORD_LIMIT: Duration = Duration::from_secs(10);
 
-/// The UDP service beside the ordinary one.
+/// The UDP service in addition to the ordinary one.
 const UDP: Service = Service {
     key: Key::Udp(SocketAddr::V4(VIP)),
     ..ORDINARY

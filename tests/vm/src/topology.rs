@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Real servers answer through the director (their default route), as NAT forwarding needs.
-//! A second copy with the same addresses can stand beside it, its director in a network namespace.
+//! A second copy with the same addresses can run next to it, its director in a network namespace.
 //! Knows nothing of IPVS: see [`crate::director`]; what only some forwarding needs is in
 //! [`crate::paths`].
 
@@ -154,7 +154,7 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Lets a real server listen on an address it has, beside the others.
+    /// Lets a real server listen on an address it has, in addition to the others.
     ///
     /// # Errors
     /// It does not have the address.

@@ -20,8 +20,9 @@ use nix::libc;
 /// `r0 = 0; exit`.
 const RETURN_ZERO: &[u64] = &[put(0, 0), EXIT];
 
-/// Looks at one byte, the flags of the TCP header, where 6.1.192 keeps it: the least that tells a
-/// SYN from other packets, with loads from the arguments where the verifier knows their types.
+/// Looks at one byte, the flags of the TCP header, where 6.1.192 keeps it: the least that
+/// distinguishes a SYN from other packets, with loads from the arguments where the verifier knows
+/// their types.
 const READ_FLAGS_FEXIT: &[u64] = &[
     load(6, 1, 2 * ARGUMENT_BYTES),
     load(7, 1, 3 * ARGUMENT_BYTES),

@@ -1,4 +1,4 @@
-//! What a table of 100,000 real servers costs: the agent beside node_exporter's ipvs collector.
+//! What a table of 100,000 real servers costs: the agent and node_exporter's ipvs collector.
 //!
 //! Both run on the same table; whoever is not being scraped is stopped, and they take turns. The
 //! host boots this guest with one CPU on which every instruction takes a nanosecond, so times are
@@ -132,7 +132,7 @@ fn start_exporter() -> Result<Process> {
 fn start_agent(which: &str) -> Result<Agent> {
     let mut agent = Agent::spawn_with(&["--real-servers", which])?;
     agent.wait_ready()?;
-    // Its readings, while nobody asks it anything.
+    // Its readings, while nothing scrapes it.
     sleep(QUIET);
     wait::until("the agent to read the table", LIMIT, || {
         let scrape = agent.scrape()?;

@@ -56,7 +56,7 @@ const REPAIR_OFF_QUIETLY: u32 = u32::MAX;
 /// came between. Sending, forwarding and receiving are all in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
-    /// An acknowledgement on an established connection, which nobody answers.
+    /// An acknowledgement on an established connection, which gets no answer.
     pub established: u64,
     /// A SYN from a port never used before, its SYN-ACK, and the RST the client answers with.
     pub scheduled: u64,

@@ -36,7 +36,7 @@ const IDLE: usize = 200;
 const SLOW: usize = 4;
 /// Kilobytes of a request's header, of which the server reads sixteen.
 const HEADER_KB: usize = 1_000;
-/// The beginning of a TLS handshake, which nobody speaks here.
+/// The beginning of a TLS handshake, which the server does not speak.
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03";
 /// Pause of everybody who comes again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -101,11 +101,11 @@ impl Done {
             ("malformed", &self.handshakes),
         ];
         for (reason, done) in each {
-            let (done, told) = (done.load(Ordering::Relaxed), refused(reason)?);
+            let (done, counted) = (done.load(Ordering::Relaxed), refused(reason)?);
             ensure!(done > 0, "nothing was done that is {reason}");
             ensure!(
-                done == told,
-                "{told} refused for {reason}, want the {done} that were sent"
+                done == counted,
+                "{counted} refused for {reason}, want the {done} that were sent"
             );
         }
         let displaced = refused("displaced")?;
@@ -118,7 +118,7 @@ impl Done {
     }
 }
 
-/// Everybody at once, until told to leave.
+/// All clients at once, until `leave` is set.
 struct Crowd {
     leave: Arc<AtomicBool>,
     done: Arc<Done>,

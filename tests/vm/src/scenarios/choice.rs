@@ -18,7 +18,7 @@ pub const CORE: &[&str] = &[
     "old-drop",
     // The doctor's verdict on it.
     "doctor-old-drop",
-    // Drop reasons are renumbered by stable updates, and told by location before 5.17.
+    // Drop reasons are renumbered by stable updates, and found by location before 5.17.
     "iptables-drop",
     // The AVAILABLE bit moved from `flags` to `cflags`.
     "removed",

@@ -26,7 +26,7 @@ const KNOWING_PORTS: std::ops::Range<u16> = 41_000..41_003;
 const LOSS: &str = "25%";
 /// Long enough for the kernel to send what is lost nine times.
 const LOSSY_TIMEOUT: Duration = Duration::from_mins(1);
-/// Findings nobody may make up.
+/// Findings that must not be reported here.
 const KINDS: [&str; 5] = [
     "stale connection",
     "stale flow",
@@ -63,7 +63,7 @@ pub fn lossy_wire(lab: &mut Lab) -> Result<()> {
     }
     agent.expect(&expected)?;
     agent.terminate()?;
-    agent::ensure_untold(&KINDS)
+    agent::ensure_not_logged(&KINDS)
 }
 
 /// Plays the story.

@@ -145,7 +145,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     row(
         "draining-holders",
-        "what holds a draining server: reuse, an open connection, UDP, nobody",
+        "what holds a draining server: reuse, an open connection, UDP, nothing",
         draining_holders::run,
     ),
     row(
@@ -226,7 +226,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     row(
         "module-life",
-        "ip_vs comes, goes and comes again: armed again, counters go on, the gap is told",
+        "ip_vs comes, goes and comes again: armed again, counters go on, the gap is reported",
         module_life::run,
     ),
     row(
@@ -237,7 +237,7 @@ pub const SCENARIOS: &[Scenario] = &[
     row(
         "beside-ipvs",
         "ip_vs is gone, and what has nothing to do with it is seen all the same",
-        module_life::beside,
+        module_life::outside_ipvs,
     ),
     row(
         "wrong-layout",
@@ -293,7 +293,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     row(
         "no-destination",
-        "no server left to choose: dropped, and the client is told",
+        "no server left to choose: dropped, and the client gets an ICMP error",
         no_destination::run,
     ),
     row(
@@ -303,7 +303,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     row(
         "lost-elsewhere",
-        "SYNs lost behind the director: retransmits are counted, and nobody here is blamed",
+        "SYNs lost behind the director: retransmits are counted, and no drop is reported here",
         lost_elsewhere::run,
     ),
     row(
@@ -384,12 +384,12 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     row(
         "path-mtu",
-        "packets too big for their way, and who says so",
-        drops::path_mtu::told,
+        "packets that exceed the path MTU, and which host sends the ICMP error",
+        drops::path_mtu::icmp_errors,
     ),
     row(
         "black-hole",
-        "a packet too big for its way, and nobody says so",
+        "a packet exceeds the path MTU, and no ICMP error is sent",
         drops::path_mtu::black_hole,
     ),
     row(

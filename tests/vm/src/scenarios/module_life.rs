@@ -80,7 +80,7 @@ pub fn flicker(lab: &mut Lab) -> Result<()> {
 }
 
 /// What has nothing to do with IPVS is seen also while the module is gone.
-pub fn beside(lab: &mut Lab) -> Result<()> {
+pub fn outside_ipvs(lab: &mut Lab) -> Result<()> {
     director::load(&FOLLOW)?;
     let mut agent = Agent::start()?;
     let first = play_once(lab, FIRST_PORTS)?;

@@ -1,4 +1,5 @@
-//! A service without a server to choose: every SYN is dropped, and the client is told at once.
+//! A service without a server to choose: every SYN is dropped, and the client gets an ICMP
+//! error at once.
 
 use anyhow::{Result, ensure};
 

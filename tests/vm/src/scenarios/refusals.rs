@@ -54,8 +54,9 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     refused("port taken", &["run"], RUNTIME_FAILURE, &LISTEN.to_string())?;
     drop(taken);
 
-    let nobody = agent::start_command(Command::new(BINARY).arg("run").uid(NOBODY))?.finish()?;
-    ensure_refusal(&nobody, CANNOT_OBSERVE, "root").context("not root")?;
+    let unprivileged =
+        agent::start_command(Command::new(BINARY).arg("run").uid(NOBODY))?.finish()?;
+    ensure_refusal(&unprivileged, CANNOT_OBSERVE, "root").context("not root")?;
 
     without_btf(|| refused("no BTF", &["run"], CANNOT_OBSERVE, BTF))?;
     lab.bpf_before.ensure_nothing_new()

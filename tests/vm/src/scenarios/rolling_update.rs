@@ -19,7 +19,7 @@ use crate::wait;
 
 /// Ports that come back: ten for each real server by round robin.
 const PORTS: std::ops::Range<u16> = 40_000..40_030;
-/// Between two readings of the counters, which tell when something was last given.
+/// Between two readings of the counters, which show when a server last got a connection.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How much later a reading may be: it takes 1 % of a CPU at most, and a CPU is slow under emulation.
 const LATE: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const LATE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(3);
 /// Attaching takes seconds under emulation.
 const ATTACH_LIMIT: Duration = Duration::from_secs(120);
-/// A removal is told once the counters were read again.
+/// A removal is reported once the counters were read again.
 const LINE_LIMIT: Duration = Duration::from_secs(30);
 /// When weight 0 without a connection becomes a finding here; five minutes are no test.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     let refreshed = during(|| lab.run_all_answered(&again))?;
     let removed = during(|| director::delete_real_server(RS1))?;
 
-    let line = told(&trace, "draining_ended")?;
+    let line = only_line(&trace, "draining_ended")?;
     ensure_is(&line, "remote_address", &RS1.address().ip().to_string())?;
     ensure_is(&line, "local_address", &VIP.ip().to_string())?;
     ensure_is(&line, "held_by", "port_reuse")?;
@@ -85,11 +85,11 @@ pub fn run(lab: &mut Lab) -> Result<()> {
 }
 
 /// A real server that never had a connection is drained and never removed, although another
-/// service uses it; then that service has nobody left to choose.
+/// service uses it; then that service has no real server with weight > 0.
 fn forgotten_and_vacant(trace: &Process) -> Result<()> {
     OVER_UDP.create(&[RS2, RS3])?;
     let drained = during(|| OVER_UDP.set_weight(RS2, 0))?;
-    let forgotten = told(trace, "draining_forgotten")?;
+    let forgotten = only_line(trace, "draining_forgotten")?;
     ensure_is(
         &forgotten,
         "remote_address",
@@ -108,7 +108,7 @@ fn forgotten_and_vacant(trace: &Process) -> Result<()> {
         director::set_weight(RS2, 0)?;
         director::set_weight(RS3, 0)
     })?;
-    let vacant = told(trace, "no_real_server")?;
+    let vacant = only_line(trace, "no_real_server")?;
     ensure!(vacant["draining"] == 2, "{vacant}");
     ensure_is(&vacant, "proto", "TCP")?;
     // Two readings in a row have to show it.
@@ -134,8 +134,8 @@ fn start() -> Result<Process> {
 }
 
 /// The one line of this kind.
-fn told(trace: &Process, kind: &str) -> Result<Value> {
-    wait::until(&format!("{kind} to be told"), LINE_LIMIT, || {
+fn only_line(trace: &Process, kind: &str) -> Result<Value> {
+    wait::until(&format!("{kind} to be reported"), LINE_LIMIT, || {
         let text = trace.stdout()?;
         let lines = text
             .lines()

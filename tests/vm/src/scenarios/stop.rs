@@ -11,7 +11,7 @@ use crate::wait;
 
 /// Ports of the traffic, used over and over: every connection after the first round is a reuse.
 const PORTS: std::ops::Range<u16> = 40_000..40_040;
-/// Rounds if nobody stops the traffic: far more than the scenario lasts.
+/// Rounds if the traffic is not stopped: far more than the scenario lasts.
 const ENDLESS: u32 = 10_000;
 /// Attempts the agent must have seen before it is stopped.
 const SEEN_FIRST: u64 = 60;

@@ -1,4 +1,4 @@
-//! Nobody reads what the agent writes: observation goes on, the loss is counted and said, and
+//! No process reads what the agent writes: observation goes on, the loss is counted and said, and
 //! SIGTERM is answered in time.
 
 use std::fs::File;
@@ -160,7 +160,7 @@ fn ensure_in_time(unhindered: Duration, hindered: Duration) -> Result<()> {
     Ok(())
 }
 
-/// A pipe nobody reads and nothing more fits into.
+/// A full pipe that no process reads.
 fn full_pipe() -> Result<(PipeReader, PipeWriter)> {
     let (reader, mut pipe) = io::pipe()?;
     fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;

@@ -1,4 +1,4 @@
-//! The agent is told wrong offsets of ip_vs: it must notice by the first SYN and say no more.
+//! The agent gets wrong offsets of ip_vs: it must notice by the first SYN and say no more.
 //!
 //! The right offsets are the agent's own of a first, right run, so that only what is changed here
 //! is wrong. A layout that misses a field is refused before anything is attached.

@@ -83,10 +83,10 @@ fn ensure_advising(want: &[&str]) -> Result<()> {
 /// Without rights, and without the parameters.
 fn blind() -> Result<()> {
     let mut doctor = Command::new(BINARY);
-    let nobody = agent::start_command(doctor.arg("doctor").uid(NOBODY))?.finish()?;
+    let unprivileged = agent::start_command(doctor.arg("doctor").uid(NOBODY))?.finish()?;
     ensure!(
-        nobody.code == Some(BLIND) && nobody.stdout.contains("HIGH rights"),
-        "as nobody: {nobody:?}"
+        unprivileged.code == Some(BLIND) && unprivileged.stdout.contains("HIGH rights"),
+        "as uid {NOBODY}: {unprivileged:?}"
     );
     let nothing = None::<&str>;
     mount(

@@ -1,5 +1,5 @@
 //! Before 5.9 every reused port costs 1 s. The release of the rebuilt kernel says 5.10: only what
-//! was seen tells, and the doctor believes it.
+//! was observed shows it, and the doctor relies on that.
 
 use anyhow::{Context as _, Result, ensure};
 

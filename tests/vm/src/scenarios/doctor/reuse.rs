@@ -38,9 +38,9 @@ pub fn run(lab: &mut Lab) -> Result<()> {
         .context("undone")?;
     director::set("expire_nodest_conn", "1")?;
     let busy = answered_by(lab, RS2)?;
-    ensure!(busy > 0, "{} answers nobody", RS2.name);
+    ensure!(busy > 0, "{} answers no client", RS2.name);
     director::set_weight(RS2, 0)?;
-    // The agent sees at the next scrape that a parameter has changed, and observes anew.
+    // The agent sees at the next scrape that a parameter has changed, and starts counting again.
     ensure_hazard(&agent, "stale_reuse", 0, 0)?;
     answered(lab, RS2, 0).context("nodest")?;
     let visit = Visit::pay()?;

@@ -51,7 +51,7 @@ fn syns_to(address: SocketAddr) -> Result<()> {
     agent.expect(&refused_syns(Expected::none(), address, syns))?;
     agent.terminate()?;
     let refused = format!("listener {address} refused ");
-    agent::ensure_told(&refused, "accept_queue_full", syns)
+    agent::ensure_logged(&refused, "accept_queue_full", syns)
 }
 
 /// Clients of a full listener at this address, all in vain; returns how many SYNs they sent.
@@ -108,7 +108,7 @@ fn play_acks(address: SocketAddr) -> Result<()> {
     drop(waiting);
     agent.terminate()?;
     let forgot = format!("listener {address} dropped ");
-    agent::ensure_told(&forgot, "accept_queue_full", by_kernel)
+    agent::ensure_logged(&forgot, "accept_queue_full", by_kernel)
 }
 
 /// A connection whose last packet the client has not sent: its SYN came while there was room.
@@ -129,7 +129,7 @@ pub(in crate::scenarios) fn connect_without_ack(address: SocketAddr) -> Result<T
     connection
 }
 
-/// Sends data until the listener has refused it twice, then resets, which nobody refuses.
+/// Sends data until the listener has refused it twice, then resets, which is never refused.
 fn send_and_forget(mut connection: TcpStream, before: u64) -> Result<()> {
     connection.write_all(b"hello").context("send")?;
     wait::until("the listener to refuse twice", REFUSAL_LIMIT, || {

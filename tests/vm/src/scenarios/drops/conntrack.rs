@@ -73,7 +73,7 @@ pub fn clash(_lab: &mut Lab) -> Result<()> {
     agent.expect(&Expected::none().syn_drops_elsewhere("conntrack_insert", syns))?;
     drop(first);
     agent.terminate()?;
-    agent::ensure_told("conntrack could not insert ", "", failed)
+    agent::ensure_logged("conntrack could not insert ", "", failed)
 }
 
 /// Plays while every connection to a listener of this namespace is given the same source port.

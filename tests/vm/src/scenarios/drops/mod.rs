@@ -22,8 +22,8 @@ use crate::{command, netns};
 /// A listener of the director itself, which is no service.
 pub(super) const LISTENER: SocketAddrV4 = SocketAddrV4::new(CLIENT_GATEWAY, 9_000);
 
-/// IPVS has the ordinary service, asked for or not: of a module nobody else uses the agent lets go
-/// for a while, and sees nothing meanwhile.
+/// IPVS has the ordinary service, asked for or not: a module without other users is released for a
+/// while, and the agent sees nothing meanwhile.
 pub(super) fn director_up() -> Result<()> {
     director::load(&[])?;
     director::add_service(Transport::Tcp, &REAL_SERVERS)

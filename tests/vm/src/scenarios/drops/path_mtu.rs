@@ -1,4 +1,5 @@
-//! Packets too big for their way: told by the director, told by somebody behind it, told by nobody.
+//! Packets that exceed the path MTU: the ICMP error comes from the director, from a router behind
+//! it, or from no host at all.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, UdpSocket};
@@ -26,7 +27,7 @@ const SMALL_MTU: u16 = 1_280;
 const ORDINARY_MTU: u16 = 1_500;
 /// A network behind the first real server.
 const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 9);
-/// A port nobody needs to listen on.
+/// A port that needs no listener.
 const PORT: u16 = 9_999;
 /// Until an ICMP error has come.
 const ERROR_LIMIT: Duration = Duration::from_secs(5);
@@ -37,7 +38,7 @@ const CLIENT_PORT: u16 = 43_000;
 
 /// The director sends ICMP about a forwarded packet, and about one IPVS sends on; it passes on
 /// what a router behind it sends.
-pub fn told(_lab: &mut Lab) -> Result<()> {
+pub fn icmp_errors(_lab: &mut Lab) -> Result<()> {
     director::load(&[])?;
     director::add_service(Transport::Udp, &[RS1])?;
     route_behind_rs1()?;
@@ -60,9 +61,9 @@ pub fn told(_lab: &mut Lab) -> Result<()> {
     )?;
     agent.terminate()?;
     let what = "path MTU exceeded: ";
-    agent::ensure_told(what, "frag_needed_sent", 3)?;
+    agent::ensure_logged(what, "frag_needed_sent", 3)?;
     let received = format!("latest destination {BEHIND}: frag_needed_received");
-    agent::ensure_told(what, &received, 1)
+    agent::ensure_logged(what, &received, 1)
 }
 
 /// The first real server can be a router to a small network.
@@ -87,14 +88,14 @@ fn is_told_once(target: SocketAddr) -> Result<()> {
         let client = UdpSocket::bind(SocketAddr::new(CLIENT.into(), 0))?;
         client.send_to(&[0; BIG_BYTES], target)?;
         wait::until("the ICMP error", ERROR_LIMIT, || {
-            let told = netstat::icmp_in_unreachable()? - before;
-            ensure!(told == 1, "{told} errors about {target}, want 1");
+            let errors = netstat::icmp_in_unreachable()? - before;
+            ensure!(errors == 1, "{errors} errors about {target}, want 1");
             Ok(())
         })
     })
 }
 
-/// A real server's cable became small after the handshake, and nobody says so.
+/// A real server's cable became small after the handshake, and no ICMP error is sent.
 pub fn black_hole(_lab: &mut Lab) -> Result<()> {
     director::load(&[])?;
     director::add_service(Transport::Tcp, &[RS1])?;
@@ -121,7 +122,7 @@ pub fn black_hole(_lab: &mut Lab) -> Result<()> {
     set_mtu(Some(RS1.name), "eth0", ORDINARY_MTU)?;
     drop(stream);
     agent.terminate()?;
-    agent::ensure_told("path MTU exceeded: ", "black_hole_suspected", 1)
+    agent::ensure_logged("path MTU exceeded: ", "black_hole_suspected", 1)
 }
 
 fn set_mtu(netns: Option<&str>, device: &str, mtu: u16) -> Result<()> {

@@ -53,12 +53,12 @@ pub fn run(_lab: &mut Lab) -> Result<()> {
         let found = count(&after, cause)? - count(&before, cause)?;
         ensure!(
             found == u64::try_from(want)?,
-            "{found} drops told as {cause}, want {want}"
+            "{found} drops counted as {cause}, want {want}"
         );
     }
     agent.terminate()?;
-    agent::ensure_told("sockets dropped ", "udp_receive_buffer", datagrams)?;
-    agent::ensure_told("sockets dropped ", "tcp_memory", segments)
+    agent::ensure_logged("sockets dropped ", "udp_receive_buffer", datagrams)?;
+    agent::ensure_logged("sockets dropped ", "tcp_memory", segments)
 }
 
 /// Sends datagrams to a program that does not read; returns how many were thrown away.
@@ -92,8 +92,8 @@ fn read_all(socket: &UdpSocket) -> Result<usize> {
 }
 
 /// Sends a segment to a receiver that has promised room for it, and then taken the room away;
-/// returns how often it was thrown away for that. Once the receiver has told that its window is
-/// closed, the segment is thrown away for coming all the same.
+/// returns how often it was thrown away for that. Once the receiver has announced a closed
+/// window, the segment is thrown away for coming all the same.
 fn segments_in_vain() -> Result<usize> {
     let server = TcpListener::bind(SocketAddr::V4(LISTENER))?;
     let mut client = listener::connect(CLIENT_NETNS, SocketAddr::V4(LISTENER))?;

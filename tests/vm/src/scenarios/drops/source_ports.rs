@@ -64,13 +64,13 @@ fn play(target: SocketAddr, client: SocketAddr) -> Result<()> {
     );
     agent.terminate()?;
     let failed = format!("connect to {target} failed ");
-    agent::ensure_told(&failed, "source_ports_exhausted", IN_VAIN)?;
+    agent::ensure_logged(&failed, "source_ports_exhausted", IN_VAIN)?;
     let in_range = format!("listener {} has ", in_range.address);
     let log = std::fs::read_to_string(agent::LOG)?;
-    let told = log.matches(&in_range).count();
+    let logged = log.matches(&in_range).count();
     ensure!(
-        told == 1,
-        "the log tells {in_range:?} {told} times, want once:\n{log}"
+        logged == 1,
+        "the log reports {in_range:?} {logged} times, want once:\n{log}"
     );
     Ok(())
 }

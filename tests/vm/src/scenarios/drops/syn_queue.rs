@@ -69,7 +69,7 @@ fn half_open(backlog: i32) -> Result<()> {
     drop(waiting);
     agent.terminate()?;
     let refused = format!("listener {} refused ", listener.address);
-    agent::ensure_told(&refused, "syn_queue_full", syns)
+    agent::ensure_logged(&refused, "syn_queue_full", syns)
 }
 
 /// Half-open connections until one is not answered; kernels differ in how many there are.

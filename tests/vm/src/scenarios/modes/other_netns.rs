@@ -1,4 +1,5 @@
-//! IPVS in another network namespace, with the same addresses and ports: observed and told apart.
+//! IPVS in another network namespace, with the same addresses and ports: observed, and kept
+//! apart.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
