@@ -135,7 +135,7 @@ fn keep(log: &Path) -> Result<()> {
             fs::rename(log, &free).with_context(|| format!("cannot create {}", free.display()))
         }
         None => bail!(
-            "{KEPT_LOGS} logs are kept beside {}; remove some",
+            "{KEPT_LOGS} logs are kept next to {}; remove some",
             log.display()
         ),
     }
@@ -257,7 +257,7 @@ fn read_lines(stdout: Option<ChildStdout>) -> Receiver<String> {
         for line in BufReader::new(stdout).split(b'\n') {
             let Ok(line) = line else { return };
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            // Read on even when nobody listens any more: a full pipe would stop the guest.
+            // Read on even when the receiver is gone: a full pipe would stop the guest.
             let _ = send.send(line);
         }
     });

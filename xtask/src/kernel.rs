@@ -150,7 +150,7 @@ fn make(paths: &Paths, kernel: &Kernel, userland: &Path, part: &Path) -> Result<
     Ok(fs::remove_dir_all(full)?)
 }
 
-/// A file older packages keep in `boot` and newer ones beside the modules.
+/// A file older packages keep in `boot` and newer ones next to the modules.
 fn boot_file(full: &Path, name: &str, release: &str) -> PathBuf {
     let old = full.join(format!("boot/{name}-{release}"));
     if old.exists() {

@@ -11,7 +11,7 @@ use crate::paths::Paths;
 /// The page with one table row for each metric.
 const PAGE: &str = "docs/metrics.md";
 
-/// Series a histogram is scraped as, beside its native form, which has its bare name.
+/// Series a histogram is scraped as, in addition to its native form, which has its bare name.
 const HISTOGRAM_SUFFIXES: [&str; 4] = ["", "_bucket", "_sum", "_count"];
 
 /// Names of every series the agent may expose.

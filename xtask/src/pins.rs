@@ -104,7 +104,7 @@ impl Pass {
     }
 }
 
-/// Every way in and out the agent can be told to take.
+/// Every way in and out that the agent can be configured for.
 const WAYS: &[&[&str]] = &[
     &["IPVS_LENS_ATTACH=kprobe", "IPVS_LENS_EVENTS=perf"],
     &["IPVS_LENS_ATTACH=kprobe", "IPVS_LENS_EVENTS=ring"],
@@ -283,7 +283,7 @@ pub const BPFTRACE_PACKAGES: &[&str] = &[
     "libz3-4",
 ];
 
-/// Debian package of the exporter the agent's reading of the table is measured beside; it needs
+/// Debian package of the exporter the agent's reading of the table is compared with; it needs
 /// nothing the guest's userland lacks.
 pub const NODE_EXPORTER_PACKAGES: &[&str] = &["prometheus-node-exporter"];
 

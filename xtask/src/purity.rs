@@ -22,7 +22,7 @@ const CORE: &str = "agent-core";
 /// The packages that [`CORE`] is compiled from, besides published ones.
 const PACKAGES: &[&str] = &[CORE, "agent-common"];
 
-/// What a copy of [`CORE`] needs of the checkout beside [`PACKAGES`].
+/// What a copy of [`CORE`] needs of the checkout besides [`PACKAGES`].
 const WORKSPACE_FILES: &[&str] = &["Cargo.lock", "clippy.toml"];
 
 /// Program that links kernel programs.

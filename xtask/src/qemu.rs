@@ -37,7 +37,7 @@ pub struct Forward {
 }
 
 /// Where a guest with forwarded ports is reached; from the network kept for documentation, which
-/// nobody else uses.
+/// nothing else uses.
 const GUEST_ADDRESS: &str = "192.0.2.15";
 
 /// The network of [`GUEST_ADDRESS`], which only the emulator sees.

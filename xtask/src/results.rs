@@ -67,7 +67,7 @@ pub struct TableMeasurement {
     pub scrape_ms: f64,
     /// Lines of the answer that are no comments.
     pub series: u32,
-    /// Time the last reading of the table took beside scrapes; 0 where a scrape reads it.
+    /// Time the last reading of the table took outside scrapes; 0 where a scrape reads it.
     pub read_ms: f64,
     /// Memory held after the scrape.
     pub resident_kib: u32,

@@ -1,7 +1,7 @@
 //! That nothing the agent does rests on the version of a kernel.
 //!
 //! Vendors bring features to old kernels and leave them out of new ones, so the agent looks for
-//! each feature (`agent-core/src/kernel/features.rs`). What only a version can tell, because it
+//! each feature (`agent-core/src/kernel/features.rs`). What only a version shows, because it
 //! leaves no trace that could be looked for, is listed in [`EXCEPTIONS`] with the reason.
 
 use std::fs;
@@ -38,7 +38,7 @@ const COMPARISONS: &[&str] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[
     (
         "agent-core/src/doctor/facts/kernel.rs",
-        "two fixes of IPVS can only be told by what happens, or guessed from the version",
+        "two fixes of IPVS can only be observed by what happens, or guessed from the version",
     ),
     (
         "agent-core/src/doctor/rules/estimation.rs",

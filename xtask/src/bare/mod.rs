@@ -2,8 +2,8 @@
 //!
 //! The machine is a directory with Debian's smallest installation in it, the packages the README
 //! names, and rustup with its default toolchain. It sees no file of this machine: a clone of the
-//! commit that is checked out is built and tested in it. An install step that nobody wrote down
-//! fails there.
+//! commit that is checked out is built and tested in it. An install step that the README
+//! lacks fails there.
 
 mod installed;
 mod root;
@@ -26,7 +26,7 @@ use self::root::Root;
 /// Exit status when no such machine can be made here: nothing was tested.
 const CANNOT_MAKE: u8 = 4;
 
-/// What the README tells a newcomer to run.
+/// The commands of the README for a newcomer.
 const DEMO: &str = "cargo xtask demo";
 const FAST_TEST: &str = "cargo xtask test --fast";
 const FULL_TEST: &str = "cargo xtask test";

@@ -1,4 +1,4 @@
-//! `cargo xtask bench table`: what 10,000 services with 10 real servers each cost the agent, beside
+//! `cargo xtask bench table`: what 10,000 services with 10 real servers each cost the agent, and
 //! node_exporter's ipvs collector on the same table in the same guest.
 
 use std::collections::BTreeMap;

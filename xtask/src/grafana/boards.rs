@@ -25,11 +25,11 @@ const fn sometimes(expr: &'static str, legend: &'static str, why: &'static str) 
 
 /// Of a panel as wide as the dashboard.
 const FULL: u32 = 24;
-/// Two beside each other.
+/// Two next to each other.
 const HALF: u32 = 12;
-/// Three beside each other.
+/// Three next to each other.
 const THIRD: u32 = 8;
-/// Six beside each other.
+/// Six next to each other.
 const SIXTH: u32 = 4;
 
 /// Attached, or not.

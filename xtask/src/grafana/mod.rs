@@ -27,7 +27,7 @@ pub struct Board {
     pub title: &'static str,
     /// What it answers.
     pub description: &'static str,
-    /// Selectors of its variables, beside those of [`Scope::Node`].
+    /// Selectors of its variables, in addition to those of [`Scope::Node`].
     pub scope: Scope,
     /// From the top.
     pub rows: &'static [Row],
@@ -119,7 +119,7 @@ pub enum Scope {
 pub struct Variable {
     /// Its name, and that of the label.
     pub label: &'static str,
-    /// Shown beside its box.
+    /// Shown next to its box.
     pub title: &'static str,
     /// The series whose label it lists.
     pub metric: &'static str,

@@ -73,7 +73,7 @@ pub fn ensure(paths: &Paths) -> Result<Tools> {
 /// When one has something Grafana does not know; each fault is printed.
 pub fn check(paths: &Paths) -> Result<()> {
     let tools = ensure(paths)?;
-    // It looks for packages beside itself.
+    // It looks for packages in its own directory.
     let program = tools.dir.join(PROGRAM);
     fs::copy(paths.root.join(SOURCE).join(PROGRAM), &program)
         .with_context(|| format!("cannot create {}", program.display()))?;

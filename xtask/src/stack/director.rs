@@ -1,4 +1,4 @@
-//! The guest with the agent, seen from the host: booted, told what happens next.
+//! The guest with the agent, seen from the host: booted, then sent one command after another.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};

@@ -1,4 +1,4 @@
-//! Prometheus and Alertmanager as people run them, beside the agent in its guest: programs from
+//! Prometheus and Alertmanager as people run them, with the agent in its guest: programs from
 //! Debian's packages, on the loopback address only.
 
 mod api;

@@ -30,7 +30,7 @@ pub const USUAL: Ports = Ports {
 };
 
 impl Ports {
-    /// Makes sure that nobody listens there yet.
+    /// Checks that the ports have no listener yet.
     ///
     /// # Errors
     /// Names every port that is taken, and for what it is wanted.
@@ -72,7 +72,7 @@ impl Ports {
     }
 }
 
-/// Ports of the loopback address that nobody listens on now.
+/// Ports of the loopback address that have no listener now.
 ///
 /// # Errors
 /// When the system has none.

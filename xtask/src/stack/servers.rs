@@ -118,7 +118,7 @@ pub struct Setup<'a> {
     pub port: u16,
     /// The agent's port.
     pub agent: u16,
-    /// Whom it tells about alerts.
+    /// Receives its alerts.
     pub alertmanager: Option<&'a Alertmanager>,
     /// Whether it keeps native histograms.
     pub native_histograms: bool,

@@ -256,8 +256,8 @@ fn names<'a>(notices: &'a [Notice], watcher: &str) -> BTreeSet<(&'a str, &'a str
         .collect()
 }
 
-/// An alert that was silent all along may be told as resolved, when it ends together with the one
-/// that silenced it: they are a group.
+/// An alert that was silent all along may be reported as resolved, when it ends together with the
+/// one that silenced it: they are a group.
 fn no_other_page(notices: &[Notice], watcher: &str) -> Result<()> {
     let wanted: BTreeSet<_> = PAGES.iter().map(|(alert, _)| *alert).collect();
     let heard: BTreeSet<_> = notices

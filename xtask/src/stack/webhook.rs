@@ -22,7 +22,7 @@ pub struct Notice {
     pub alert: Alert,
 }
 
-/// An alert as Alertmanager tells it.
+/// An alert as Alertmanager reports it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Alert {
     /// `firing` or `resolved`.
@@ -53,7 +53,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Listens on a port of the loopback address; `pages` are served beside.
+    /// Listens on a port of the loopback address; `pages` are served as well.
     ///
     /// # Errors
     /// When the port is taken.
