@@ -30,7 +30,8 @@ pub struct Attempt {
     pub first_seen_ns: u64,
     /// When a SYN of this attempt was first dropped here; 0 if never.
     pub first_drop_ns: u64,
-    /// Initial sequence number, host order; tells a new attempt on the same tuple from a retransmit.
+    /// Initial sequence number, host order; distinguishes a new attempt on the same tuple from a
+    /// retransmit.
     pub isn: u32,
     /// SYNs of this attempt dropped on this node.
     pub drops: u16,
@@ -288,7 +289,7 @@ impl Attempt {
         }
     }
 
-    /// Where the SYN before a retransmit was lost, as far as this node can tell.
+    /// Where the SYN before a retransmit was lost, as far as this node can see.
     #[inline(always)]
     const fn lost(&self) -> Lost {
         if self.first_drop_ns != 0 {

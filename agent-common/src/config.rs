@@ -1,4 +1,4 @@
-//! What the agent tells the kernel programs before it loads them.
+//! Settings that the agent writes into the kernel programs before it loads them.
 
 use crate::verdict::Decision;
 
@@ -22,7 +22,7 @@ pub struct Config {
 /// lost.
 pub const UNSAID: u8 = u8::MAX;
 
-/// Pieces of kernel functions whose drops are told apart by location where there are no reasons;
+/// Pieces of kernel functions whose drops are distinguished by location where there are no reasons;
 /// a compiler makes up to three pieces of one function.
 pub const DROP_LOCATIONS_MAX: u32 = 16;
 

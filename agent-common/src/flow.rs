@@ -22,7 +22,7 @@ pub struct StaleFlow {
     /// When it was last seen.
     pub last_ns: u64,
     /// When a record was last written.
-    pub told_ns: u64,
+    pub last_reported_ns: u64,
     /// Datagrams seen.
     pub datagrams: u64,
 }

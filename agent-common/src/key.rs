@@ -83,7 +83,7 @@ impl RealServerKey {
 /// The addresses and ports of one SYN as it reached IPVS.
 ///
 /// Key of the kernel's attempt table together with nothing else: a new attempt on the same tuple
-/// replaces the old one and is told apart by its initial sequence number.
+/// replaces the old one and is distinguished by its initial sequence number.
 #[repr(C)]
 #[derive(
     Clone,

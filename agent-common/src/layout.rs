@@ -1,6 +1,6 @@
 //! Where the kernel keeps what we read: resolved by the agent from BTF, read by the programs.
 //!
-//! One line per field. [`KernelLayout`] holds byte offsets; [`FIELDS`] tells the agent how to find
+//! One line per field. [`KernelLayout`] holds byte offsets; [`FIELDS`] says how the agent finds
 //! each one, so that adding a field is one line here and the compiler leads to its use.
 
 /// Offset of a field this kernel does not have.
@@ -24,7 +24,7 @@ pub struct FieldSpec {
 }
 
 impl FieldSpec {
-    /// What the agent cannot tell without this field, for people.
+    /// What the agent cannot report without this field, for people.
     pub fn costs(&self) -> &'static str {
         if let Some(own) = self.own_costs {
             return own;
@@ -211,7 +211,7 @@ kernel_layout! {
         "that a SYN died because conntrack's table is full";
     /// `atomic_t` half-open connections of a listener.
     icsk_qlen: "inet_connection_sock" . "icsk_accept_queue.qlen", [4], optional;
-    /// `net.ipv4.tcp_syncookies`; an `int` before 5.14, and its first byte tells.
+    /// `net.ipv4.tcp_syncookies`; an `int` before 5.14, whose first byte has the value.
     net_syncookies: "net" . "ipv4.sysctl_tcp_syncookies", [1, 4], optional,
         "which listener refused a connection";
     /// `net.ipv4.tcp_max_syn_backlog`.

@@ -27,9 +27,9 @@ words! {
         SynQueueFull = 3, "syn_queue_full";
         /// A local client found no free source port. Keyed by destination.
         SourcePortsExhausted = 4, "source_ports_exhausted";
-        /// This node told a sender that its packet is too big to be forwarded.
+        /// This node sent an ICMP error: the packet is too big to be forwarded.
         FragNeededSent = 5, "frag_needed_sent";
-        /// Somebody told a sender the same, by way of this node.
+        /// The same ICMP error from another host, received or forwarded by this node.
         FragNeededReceived = 6, "frag_needed_received";
         /// A socket of this node sends a full segment again and again.
         BlackHoleSuspected = 7, "black_hole_suspected";

@@ -69,7 +69,7 @@ words! {
         Reused = 2, "reused";
         /// Followed an entry or template to a real server of weight 0 or removed from the service.
         ReusedStale = 3, "reused_stale";
-        /// Entry found, expired by the kernel, scheduler chose anew.
+        /// Entry found, expired by the kernel, scheduler chose again.
         Rescheduled = 4, "rescheduled";
         /// IPVS dropped the SYN.
         Dropped = 5, "dropped";

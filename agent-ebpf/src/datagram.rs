@@ -68,20 +68,20 @@ pub fn stale(context: BareContext, tuple: &TupleKey, target: &Target) {
             StaleFlow {
                 since_ns: now_ns,
                 last_ns: now_ns,
-                told_ns: 0,
+                last_reported_ns: 0,
                 datagrams: 0,
             }
         }
     };
     flow.last_ns = now_ns;
     flow.datagrams += 1;
-    let tell = now_ns.wrapping_sub(flow.told_ns) >= EVIDENCE_EVERY_NS;
-    if tell {
-        flow.told_ns = now_ns;
+    let report = now_ns.wrapping_sub(flow.last_reported_ns) >= EVIDENCE_EVERY_NS;
+    if report {
+        flow.last_reported_ns = now_ns;
     }
     // The oldest flow makes room: this one cannot be refused for want of it.
     let _ = FLOWS.insert(tuple, &flow, 0);
-    if tell {
+    if report {
         emit::datagram(&context, now_ns, tuple, target, &flow);
     }
 }
