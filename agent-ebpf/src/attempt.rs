@@ -289,7 +289,7 @@ fn count_retransmit(target: &Target, lost: Lost) {
 }
 
 /// Counts a decision about a datagram without an entry: each is an attempt of its own, because
-/// datagrams have nothing that tells a repetition from a new one.
+/// nothing in a datagram distinguishes a repetition from a new one.
 ///
 /// A function of its own, for a stack of its own.
 #[inline(never)]

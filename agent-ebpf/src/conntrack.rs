@@ -44,8 +44,8 @@ pub fn note(skb: u64, cause: DropCause) {
     }
 }
 
-/// The [`DropCause`] of a packet that is being dropped, where conntrack told it. What was told of
-/// no packet in particular holds for the next one netfilter drops, or for none.
+/// The [`DropCause`] of a packet that is being dropped, where conntrack reported it. A report
+/// without a packet applies to the next packet that netfilter drops, or to none.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "written from a `u8`")]
 pub fn take(skb: u64, by_netfilter: bool) -> Option<u8> {

@@ -63,7 +63,7 @@ pub fn begin(syn: &Syn, target: &Target, cause: u8, now_ns: u64) {
     }
 }
 
-/// A SYN of a followed attempt was sent again: it is waited for anew.
+/// A SYN of a followed attempt was sent again: the wait for its outcome starts again.
 #[inline(always)]
 pub fn again(syn: &Syn, now_ns: u64) {
     if let Some(followed) = of(&syn.tuple) {
@@ -151,7 +151,7 @@ pub fn settled(context: BareContext, syn: &Syn, target: &Target, verdict: SynVer
         client_reset: 0,
         pad: [0; 4],
     };
-    tell(context, &syn.tuple, &followed, verdict.outcome);
+    report(context, &syn.tuple, &followed, verdict.outcome);
 }
 
 /// Ends an attempt with its outcome; whoever takes it out of the table counts it, once.
@@ -169,7 +169,7 @@ fn end(context: BareContext, tuple: &TupleKey, outcome: Outcome) {
     }
     FOLLOWING.add(-1);
     forget_behind(tuple, &followed);
-    tell(context, tuple, &followed, outcome as u8);
+    report(context, tuple, &followed, outcome as u8);
 }
 
 #[inline(never)]
@@ -178,7 +178,7 @@ fn forget_behind(tuple: &TupleKey, followed: &Followed) {
 }
 
 #[inline(always)]
-fn tell(context: BareContext, tuple: &TupleKey, followed: &Followed, outcome: u8) {
+fn report(context: BareContext, tuple: &TupleKey, followed: &Followed, outcome: u8) {
     count_outcome(followed, outcome);
     emit::outcome(context, tuple, followed, outcome);
 }

@@ -50,7 +50,7 @@ pub static COUNTS: PerCpuHashMap<CountKey, u64> = PerCpuHashMap::with_max_entrie
 #[map]
 pub static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(COUNTS_MAX, 0);
 
-/// What is counted about the node beside IPVS. At the limit: [`Stat::CountsFull`].
+/// What is counted about the node outside IPVS. At the limit: [`Stat::CountsFull`].
 #[map]
 pub static NODE_COUNTS: PerCpuHashMap<NodeCountKey, u64> =
     PerCpuHashMap::with_max_entries(NODE_COUNTS_MAX, 0);

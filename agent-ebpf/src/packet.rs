@@ -88,8 +88,8 @@ pub fn protocol(load: &impl Load, iph: u64) -> Probe<u16> {
 /// Address of the transport header of a packet that opens a connection; `None` for any other
 /// packet, an ICMP error about a connection or a reply included.
 ///
-/// `skb` and `iph` are arguments of a traced function. Most packets open nothing, so what tells
-/// that comes first and what only a SYN needs comes last.
+/// `skb` and `iph` are arguments of a traced function. Most packets open nothing, so the
+/// checks that find this come first, and what only a SYN needs comes last.
 #[inline(always)]
 pub fn opening(load: &impl Load, skb: u64, iph: u64, protocol: u16) -> Probe<Option<u64>> {
     if protocol == u16::from(UDP) {

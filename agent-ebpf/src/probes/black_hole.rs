@@ -19,7 +19,7 @@ use crate::{
     socket,
 };
 
-/// Timeouts in a row; each full segment that is acknowledged starts anew. The kernel's own search
+/// Timeouts in a row; each full segment that is acknowledged resets it. The kernel's own search
 /// for such paths (`net.ipv4.tcp_mtu_probing`) starts at three too (`tcp_retries1`).
 const TIMEOUTS: u8 = 3;
 

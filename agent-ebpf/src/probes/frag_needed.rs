@@ -4,7 +4,7 @@
 //! packets it was to forward, and received by it or passing through.
 //! **Hook** `__icmp_send` and `icmp6_send` at entry; `ip_vs_in_icmp` and `ip_vs_in_icmp_v6`, which
 //! see every ICMP packet that comes in or is forwarded, and no other packet.
-//! **Cannot see** whether the sender heeds what it is told.
+//! **Cannot see** whether the sender heeds the error.
 //! **Cost** once per ICMP error sent, once per ICMP packet received: up to six reads.
 
 use agent_common::{

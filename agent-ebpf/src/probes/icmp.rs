@@ -1,4 +1,4 @@
-//! This node tells a sender that its packet cannot be delivered.
+//! This node sends an ICMP error: a packet cannot be delivered.
 //!
 //! **Measures** the end of a stale attempt whose real server is unreachable: at once and with the
 //! packet still addressed to the virtual service where there is no route, seconds later and with

@@ -1,4 +1,4 @@
-//! Somebody behind IPVS tells a client that its packet cannot be delivered.
+//! A host behind IPVS sends a client an ICMP error: its packet cannot be delivered.
 //!
 //! **Measures** the end of a stale attempt by an ICMP error from a router or from the real
 //! server's host (a firewall that rejects, a host without the address).

@@ -2,7 +2,7 @@
 //!
 //! **Measures** SYNs dropped because the service has no server left to choose; the client gets an
 //! ICMP port unreachable ("connection refused").
-//! **Hook** `ip_vs_leave` at return: its verdict tells a drop from a bypass.
+//! **Hook** `ip_vs_leave` at return: its verdict distinguishes a drop from a bypass.
 //! **Cannot see** the real server: there is none.
 //! **Cost** once per packet without a server, never on a healthy service.
 

@@ -1,7 +1,7 @@
 //! A SYN met a listener of this node, and one of its queues is full.
 //!
 //! **Measures** SYNs the kernel throws away without an answer, by listener and queue. No drop
-//! event tells of them: the kernel frees the packet as consumed.
+//! event reports them: the kernel frees the packet as consumed.
 //! **Hook** `tcp_conn_request` at entry for the accept queue, decided as the kernel does; at return
 //! for the queue of half-open connections, because kernels differ in what they call full: a SYN
 //! was refused when the queue is no longer than before.

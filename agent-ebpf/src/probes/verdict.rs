@@ -1,7 +1,8 @@
 //! IPVS's own verdict on a packet.
 //!
 //! **Measures** the end of a SYN that met an entry and was not rescheduled: followed to its real
-//! server, or dropped. Only this verdict tells IPVS's drop from an iptables drop.
+//! server, or dropped. Only this verdict distinguishes IPVS's drop from an
+//! iptables drop.
 //! **Hook** `ip_vs_in_hook` at return. It nests: the packet IPVS sends to the real server passes
 //! LOCAL_OUT inside the first call, where the same packet is accepted; either end says "followed".
 //! **Cannot see** why IPVS dropped a packet for which no other probe ran; that is counted as other.

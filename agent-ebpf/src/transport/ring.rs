@@ -1,7 +1,7 @@
 //! Records leave through one ring buffer shared by all CPUs.
 //!
-//! Waking the agent costs more than writing a record, so a record wakes nobody: the agent looks
-//! on its own timer, and is woken early only when the ring is half full.
+//! Waking the agent costs more than writing a record, so a record does not wake it: the agent
+//! polls on its own timer, and is woken early only when the ring is half full.
 
 use agent_common::record::RING_BYTES;
 use aya_ebpf::{
