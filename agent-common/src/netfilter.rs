@@ -1,8 +1,8 @@
 //! The places netfilter's rules hang on.
 
-use crate::verdict::{UnknownNumber, words};
+use crate::verdict::{UnknownNumber, wire_enum};
 
-words! {
+wire_enum! {
     /// A hook of netfilter (`enum nf_inet_hooks`, include/uapi/linux/netfilter.h), one higher.
     HookPoint {
         /// Every packet that comes in, before it is routed.

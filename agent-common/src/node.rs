@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::verdict::{UnknownNumber, words};
+use crate::verdict::{UnknownNumber, wire_enum};
 
 /// Label sets the kernel counts apart.
 ///
@@ -15,7 +15,7 @@ pub const NODE_COUNTS_MAX: u32 = 4_096;
 /// Events that are counted without an address, of which the latest address is kept.
 pub const LATEST_MAX: u32 = 16;
 
-words! {
+wire_enum! {
     /// What happened on this node to a connection that need not be IPVS's.
     NodeEvent {
         /// A SYN met a listener whose accept queue is full. Keyed by listener.

@@ -6,8 +6,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownNumber(pub u8);
 
-/// Declares an enumeration with its wire number and the word people see.
-macro_rules! words {
+/// Declares an enumeration with its wire number and the string used in outputs.
+macro_rules! wire_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $number:literal, $word:literal;)* }) => {
         $(#[$meta])*
         #[repr(u8)]
@@ -20,8 +20,8 @@ macro_rules! words {
             /// Every member, in wire order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The word used in metrics, logs and JSON.
-            pub const fn word(self) -> &'static str {
+            /// The string used in metrics, logs and JSON.
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
         }
@@ -37,7 +37,7 @@ macro_rules! words {
         #[cfg(feature = "serde")]
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.word())
+                serializer.serialize_str(self.as_str())
             }
         }
 
@@ -58,9 +58,9 @@ macro_rules! words {
     };
 }
 
-pub(crate) use words;
+pub(crate) use wire_enum;
 
-words! {
+wire_enum! {
     /// What IPVS did with an attempt's SYN.
     Decision {
         /// No entry: the scheduler chose.
@@ -76,7 +76,7 @@ words! {
     }
 }
 
-words! {
+wire_enum! {
     /// Why an attempt was sent to a stale real server.
     StaleCause {
         /// The client's source port came back before the old entry expired.
@@ -86,7 +86,7 @@ words! {
     }
 }
 
-words! {
+wire_enum! {
     /// Why a SYN died on this node.
     DropCause {
         /// IPVS: the old entry's conntrack is confirmed, so the SYN cannot be rescheduled.
@@ -112,7 +112,7 @@ words! {
     }
 }
 
-words! {
+wire_enum! {
     /// What became of an attempt that was sent to a stale real server.
     Outcome {
         /// The connection was opened: the real server was still finishing.
@@ -126,7 +126,7 @@ words! {
     }
 }
 
-words! {
+wire_enum! {
     /// Where the SYN before a retransmit was lost.
     Lost {
         /// On this node: a drop of that attempt was seen here.

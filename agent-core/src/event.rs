@@ -43,7 +43,7 @@ impl Proto {
 
     /// The word `ipvsadm` and node_exporter use.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
@@ -64,7 +64,7 @@ impl Proto {
 
 impl fmt::Display for Proto {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.as_str())
     }
 }
 
@@ -119,7 +119,7 @@ impl Service {
     pub const fn proto_word(&self) -> &'static str {
         match self.name {
             ServiceName::Unknown => "",
-            ServiceName::Address { proto, .. } => proto.word(),
+            ServiceName::Address { proto, .. } => proto.as_str(),
             ServiceName::Fwmark { .. } => "FWM",
         }
     }
@@ -240,10 +240,10 @@ impl NodeProblem {
 
     /// The word of `cause`, as the metrics have it.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Event(NodeEvent::HandshakeRefused) => NodeEvent::AcceptQueueFull.word(),
-            Self::Event(event) => event.word(),
+            Self::Event(NodeEvent::HandshakeRefused) => NodeEvent::AcceptQueueFull.as_str(),
+            Self::Event(event) => event.as_str(),
             Self::TcpMemory => "tcp_memory",
             Self::UdpReceiveBuffer => "udp_receive_buffer",
             Self::UdpMemory => "udp_memory",
@@ -315,7 +315,7 @@ macro_rules! entry_states {
 
             /// The word `ipvsadm -Lnc` uses, in lower case and in full.
             #[must_use]
-            pub const fn word(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
             }
         }
@@ -626,6 +626,6 @@ mod tests {
         for state in EntryState::ALL {
             assert_eq!(EntryState::of(state.proto(), state.number()), Some(*state));
         }
-        assert_eq!(EntryState::TimeWait.word(), "time_wait");
+        assert_eq!(EntryState::TimeWait.as_str(), "time_wait");
     }
 }

@@ -1,14 +1,14 @@
 //! JSON of enumerations that are one of a few words.
 
-/// Serialises enumerations as their `word`, and describes all words in a JSON Schema.
+/// Serialises enumerations as their `as_str`, and describes all words in a JSON Schema.
 macro_rules! json {
     ($($name:ident),+ $(,)?) => {
-        $(crate::words::json!($name: Self::ALL.iter().map(|member| member.word()));)+
+        $(crate::words::json!($name: Self::ALL.iter().map(|member| member.as_str()));)+
     };
     ($name:ident: $words:expr) => {
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.word())
+                serializer.serialize_str(self.as_str())
             }
         }
 

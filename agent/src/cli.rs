@@ -164,7 +164,7 @@ pub struct TopArgs {
     #[arg(long = "interval-s", value_name = "S", default_value = "2", value_parser = seconds(1..=300))]
     pub interval: Duration,
     /// Column to sort by
-    #[arg(long, value_name = "COLUMN", default_value = "name", value_parser = one_of(SortBy::ALL, SortBy::word))]
+    #[arg(long, value_name = "COLUMN", default_value = "name", value_parser = one_of(SortBy::ALL, SortBy::as_str))]
     pub sort: SortBy,
     /// Show only services and real servers whose name contains this
     #[arg(

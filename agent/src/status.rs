@@ -30,7 +30,7 @@ pub enum State {
 impl State {
     /// The word in JSON and text.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Armed => "armed",

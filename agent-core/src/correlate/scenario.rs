@@ -65,7 +65,7 @@ fn event(what: &str, fields: &Fields) -> Option<PacketEvent> {
     let at = ms(fields.get("at")?);
     let attempt = attempt_id(fields);
     let cause = fields.get("cause").map_or(DropCause::IpvsReuse, |word| {
-        *DropCause::ALL.iter().find(|c| c.word() == *word).unwrap()
+        *DropCause::ALL.iter().find(|c| c.as_str() == *word).unwrap()
     });
     let mut decided = sample_attempt();
     decided.at = at;

@@ -102,7 +102,7 @@ impl Reason {
 
     /// The word.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Short => "record_short",
             Self::WrongLength => "record_wrong_length",

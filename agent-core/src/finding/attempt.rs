@@ -32,7 +32,7 @@ pub struct StaleConnection {
 impl fmt::Display for StaleConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (route, to) = (self.attempt.route(), self.attempt.to());
-        let cause = self.cause.word();
+        let cause = self.cause.as_str();
         write!(f, "stale connection: {route} sent to {to} by {cause}")
     }
 }
@@ -89,7 +89,7 @@ impl From<&OutcomeSeen> for StaleOutcome {
 
 impl fmt::Display for StaleOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let outcome = self.outcome.word();
+        let outcome = self.outcome.as_str();
         let seconds = self.lasted.as_secs_f64();
         let route = Route(&self.client, &self.service);
         write!(
@@ -235,7 +235,7 @@ impl fmt::Display for ConnectDelayed {
         let (route, to) = (self.attempt.route(), self.attempt.to());
         let seconds = self.delay.as_secs_f64();
         let drops = Number(self.attempt.drops.into(), "SYN");
-        let cause = self.cause.word();
+        let cause = self.cause.as_str();
         write!(
             f,
             "connect delayed {seconds:.3} s: {route}, {drops} dropped by {cause}, "
@@ -268,7 +268,7 @@ impl fmt::Display for ConnectBlocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let route = self.attempt.route();
         let drops = Number(self.attempt.drops.into(), "SYN");
-        let cause = self.cause.word();
+        let cause = self.cause.as_str();
         write!(f, "connect blocked: {route}, {drops} dropped by {cause}")?;
         write!(f, "{}{}", Waited(self.waited), Lost(self.events_lost))
     }
@@ -316,9 +316,9 @@ impl fmt::Display for SynDrop {
             cause,
             ..
         } = self;
-        write!(f, "SYN dropped: {client}, {drops} by {}", cause.word())?;
+        write!(f, "SYN dropped: {client}, {drops} by {}", cause.as_str())?;
         if let Some(hook) = self.hook {
-            write!(f, " in {}", hook.word())?;
+            write!(f, " in {}", hook.as_str())?;
         }
         write!(f, "{}{}", Waited(self.waited), Lost(self.events_lost))
     }
@@ -339,7 +339,11 @@ pub struct OrdinaryDecision {
 impl fmt::Display for OrdinaryDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (route, to) = (self.attempt.route(), self.attempt.to());
-        write!(f, "{}: {route} sent to {to}", self.attempt.decision.word())
+        write!(
+            f,
+            "{}: {route} sent to {to}",
+            self.attempt.decision.as_str()
+        )
     }
 }
 

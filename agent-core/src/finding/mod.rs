@@ -43,7 +43,7 @@ macro_rules! kinds {
 
             /// The word of `kind` in JSON.
             #[must_use]
-            pub const fn word(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$kind => $word,)* }
             }
         }

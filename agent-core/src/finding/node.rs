@@ -155,7 +155,7 @@ pub struct SynsRefused {
 impl fmt::Display for SynsRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (at, syns) = (listener(self.listener), self.count.of("SYN"));
-        write!(f, "{at} refused {syns}: {}", self.cause.word())
+        write!(f, "{at} refused {syns}: {}", self.cause.as_str())
     }
 }
 
@@ -183,7 +183,7 @@ impl fmt::Display for HandshakesForgotten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = listener(self.listener);
         let acks = self.count.of("final handshake ACK");
-        write!(f, "{at} dropped {acks}: {}", self.cause.word())
+        write!(f, "{at} dropped {acks}: {}", self.cause.as_str())
     }
 }
 
@@ -211,7 +211,7 @@ impl fmt::Display for ConnectFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let to = OneOrSeveral("", self.destination, "several destinations");
         let times = self.count.of("time");
-        write!(f, "connect to {to} failed {times}: {}", self.cause.word())
+        write!(f, "connect to {to} failed {times}: {}", self.cause.as_str())
     }
 }
 
@@ -242,7 +242,7 @@ impl fmt::Display for PacketTooBig {
         if let Some(at) = self.destination {
             write!(f, ", latest destination {}", at.ip())?;
         }
-        write!(f, ": {}", self.cause.word())
+        write!(f, ": {}", self.cause.as_str())
     }
 }
 
@@ -263,7 +263,7 @@ pub struct SocketDropped {
 impl fmt::Display for SocketDropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let packets = self.count.of("packet");
-        write!(f, "sockets dropped {packets}: {}", self.cause.word())
+        write!(f, "sockets dropped {packets}: {}", self.cause.as_str())
     }
 }
 

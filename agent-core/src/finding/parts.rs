@@ -149,7 +149,7 @@ pub(super) struct To<'a>(&'a Attempt);
 
 impl fmt::Display for To<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.0.old_state.map(EntryState::word);
+        let state = self.0.old_state.map(EntryState::as_str);
         match (self.0.server, state) {
             (Some(server), None) => server.fmt(f),
             (

@@ -105,7 +105,7 @@ impl fmt::Display for DrainingEnded {
             f,
             "weight became 0; {} stale connections meanwhile, held by {}",
             self.timeline.stale,
-            self.held_by.word()
+            self.held_by.as_str()
         )
     }
 }

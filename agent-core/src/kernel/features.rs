@@ -281,7 +281,7 @@ pub enum AttachMode {
 impl AttachMode {
     /// The label value of `via`.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fexit => "fexit",
             Self::Kprobe => "kprobe",

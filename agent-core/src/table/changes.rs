@@ -44,7 +44,7 @@ impl Change {
 
     /// The value of the label `change`.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::ServiceAdded => "service_added",
             Self::ServiceRemoved => "service_removed",
@@ -73,7 +73,7 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = self.change.word().replace('_', " ");
+        let what = self.change.as_str().replace('_', " ");
         match self.real_server {
             Some(server) => write!(f, "{what}: {server} of {}", self.service)?,
             None => write!(f, "{what}: {}", self.service)?,

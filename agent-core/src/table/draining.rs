@@ -59,7 +59,7 @@ impl Holder {
 
     /// The word in metrics and JSON.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::PortReuse => "port_reuse",
             Self::Persistence => "persistence",
@@ -89,7 +89,7 @@ impl TimeSource {
 
     /// The word in JSON.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
             Self::Reading => "reading",

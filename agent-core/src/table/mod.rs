@@ -185,7 +185,7 @@ impl Forwarding {
 
     /// The word, as `ipvsadm -Ln` has it, in lower case.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Masquerade => "masq",
             Self::Local => "local",
@@ -198,11 +198,11 @@ impl Forwarding {
 
 impl fmt::Display for Forwarding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.as_str())
     }
 }
 
-crate::words::json!(Forwarding: Self::ALL.iter().map(|(member, _)| member.word()));
+crate::words::json!(Forwarding: Self::ALL.iter().map(|(member, _)| member.as_str()));
 
 /// A real server as `ipvsadm -Ln` lists it under its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -153,7 +153,7 @@ impl Keys {
         if self.typing {
             return format!("filter: {}_  (Enter keeps, Esc clears)", self.choice.filter);
         }
-        let mut chosen = format!("[{}", self.choice.sort.word());
+        let mut chosen = format!("[{}", self.choice.sort.as_str());
         if self.choice.reverse {
             chosen.push_str(" reversed");
         }

@@ -42,7 +42,7 @@ impl SortBy {
 
     /// The word on the command line and on the screen.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Name => "name",
             Self::Active => "active",
@@ -173,7 +173,7 @@ impl Row {
             stale_per_s: stale,
             dropped_per_s: dropped,
             draining_since: since.map(|since| rfc3339(clocks, since)),
-            draining_told: drain.map(|drain| TimeSource::word(drain.timeline.told)),
+            draining_told: drain.map(|drain| TimeSource::as_str(drain.timeline.told)),
             held_by: drain.map(|drain| drain.holder(now)),
             starved: member.starved,
             draining_for: since.map(|since| now.since(since)),

@@ -75,7 +75,7 @@ impl Limiter {
 }
 
 fn left_out(kind: FindingKind, count: u64) -> String {
-    let kind = kind.word();
+    let kind = kind.as_str();
     format!("{count} more findings of kind {kind} not logged; `ipvs-lens trace` shows all")
 }
 

@@ -261,7 +261,7 @@ mod tests {
             fields.extend(json.into_iter().map(|(key, _)| key));
         }
         assert_eq!(BTreeSet::from_iter(documented("## Fields")), fields);
-        let kinds = FindingKind::ALL.iter().map(|kind| kind.word().to_owned());
+        let kinds = FindingKind::ALL.iter().map(|kind| kind.as_str().to_owned());
         assert_eq!(documented("## Kinds"), kinds.collect::<Vec<_>>());
     }
 

@@ -288,7 +288,7 @@ impl Programs {
 
     /// The way and why it was taken, for people.
     pub fn attachment(&self) -> String {
-        format!("{}: {}", self.way.word(), self.way_reason)
+        format!("{}: {}", self.way.as_str(), self.way_reason)
     }
 
     /// Where this kernel keeps what the programs read.

@@ -148,10 +148,10 @@ impl Probe {
     /// The word for how it hangs, as `via` labels it.
     pub const fn via(&self, way: Way) -> &'static str {
         match self.hook {
-            Hook::IpvsReturn(_) | Hook::TableReturn(_) => way.word(),
+            Hook::IpvsReturn(_) | Hook::TableReturn(_) => way.as_str(),
             Hook::DropTracepoint(_) | Hook::OptionalTracepoint(_) => "tracepoint",
             Hook::Function(..) => "kprobe",
-            Hook::KernelReturn(_) => Way::Fexit.word(),
+            Hook::KernelReturn(_) => Way::Fexit.as_str(),
         }
     }
 }

@@ -42,7 +42,7 @@ impl Source {
     }
 
     /// The word for it in status and logs.
-    pub const fn word(&self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Ring(_) => "ring",
             Self::Perf(_) => "perf",

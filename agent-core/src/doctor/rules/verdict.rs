@@ -131,7 +131,7 @@ pub enum Verdict {
 impl Verdict {
     /// The word in JSON.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Advise(_) => "advise",

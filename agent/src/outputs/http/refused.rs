@@ -53,7 +53,7 @@ impl Refused {
 
     /// The word in the metric.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
             Self::Displaced => "displaced",
@@ -113,7 +113,7 @@ impl Refusals {
 impl Part for Refusals {
     fn show(&self, page: &mut Page) {
         let samples = Refused::ALL.into_iter().map(|why| {
-            let labels = vec![("reason", why.word().to_owned())];
+            let labels = vec![("reason", why.as_str().to_owned())];
             (labels, Sample::Counter(self.of(why), None))
         });
         page.put(names::HTTP_REQUESTS_REFUSED, samples.collect());

@@ -167,7 +167,7 @@ async fn readyz(State(served): State<Served>) -> Response {
         };
     }
     let reason = status.reason.as_deref().unwrap_or("no reason given");
-    unavailable(&format!("{}: {reason}", status.state.word()))
+    unavailable(&format!("{}: {reason}", status.state.as_str()))
 }
 
 async fn status_json(State(served): State<Served>) -> Response {

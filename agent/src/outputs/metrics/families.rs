@@ -163,7 +163,7 @@ impl Families {
                 let key = (*service, Some(*server), *cause);
                 self.stale.entry(key).or_default();
             }
-            if service.proto_word() == Proto::Udp.word() {
+            if service.proto_word() == Proto::Udp.as_str() {
                 self.stale_datagrams.entry((*service, *server)).or_default();
                 self.stale_flows.entry((*service, *server)).or_default();
             }

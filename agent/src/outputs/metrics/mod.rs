@@ -426,7 +426,7 @@ impl Live {
             .filter_map(|stat| Some((stat.loss_reason()?, kernel.stat(*stat))));
         let by_decode = Reason::ALL.iter().map(|reason| {
             let count = self.malformed.get(reason).copied().unwrap_or(0);
-            (reason.word(), count)
+            (reason.as_str(), count)
         });
         by_kernel
             .chain([

@@ -533,7 +533,7 @@ pub fn lost(reason: &str) -> Option<&'static str> {
     let other = LOST_ELSEWHERE.iter().copied();
     kernel
         .filter_map(|stat| Some((stat.loss_reason()?, lost_in_kernel(stat))))
-        .chain(decode.map(|refused| (refused.word(), lost_in_decode(refused))))
+        .chain(decode.map(|refused| (refused.as_str(), lost_in_decode(refused))))
         .chain(other)
         .chain(Loss::ALL.map(|loss| (loss.as_str(), loss.meaning())))
         .find_map(|(word, meaning)| (word == reason).then_some(meaning))

@@ -25,7 +25,7 @@ pub enum Packet {
 }
 
 impl Packet {
-    const fn word(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Syn => "syn",
             Self::Ack => "ack",
@@ -123,8 +123,8 @@ impl NodeFamilies {
             if with_netns {
                 labels.push(("netns", netns.to_string()));
             }
-            labels.push(("cause", cause.word().to_owned()));
-            labels.push(("packet", packet.word().to_owned()));
+            labels.push(("cause", cause.as_str().to_owned()));
+            labels.push(("packet", packet.as_str().to_owned()));
             (labels, *count)
         })
     }
@@ -135,14 +135,14 @@ impl NodeFamilies {
         self.connect_failures.iter().map(move |(key, count)| {
             let (netns, destination) = key;
             let mut labels = vec![
-                ("proto", Proto::Tcp.word().to_owned()),
+                ("proto", Proto::Tcp.as_str().to_owned()),
                 ("remote_address", destination.ip().to_string()),
                 ("remote_port", destination.port().to_string()),
             ];
             if with_netns {
                 labels.push(("netns", netns.to_string()));
             }
-            let cause = NodeEvent::SourcePortsExhausted.word();
+            let cause = NodeEvent::SourcePortsExhausted.as_str();
             labels.push(("cause", cause.to_owned()));
             (labels, *count)
         })
@@ -150,7 +150,7 @@ impl NodeFamilies {
 
     fn path_mtu_rows(&self) -> impl Iterator<Item = (Labels, u64)> {
         let rows = self.path_mtu.iter();
-        rows.map(|(event, count)| (vec![("event", event.word().to_owned())], *count))
+        rows.map(|(event, count)| (vec![("event", event.as_str().to_owned())], *count))
     }
 }
 

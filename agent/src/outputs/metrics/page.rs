@@ -85,7 +85,7 @@ fn connections(page: &Page, families: &Families) -> Samples {
     let rows = families.connections.iter();
     rows.map(|((service, decision), count)| {
         let labels = page.service(service);
-        (and(labels, "decision", decision.word()), plain(*count))
+        (and(labels, "decision", decision.as_str()), plain(*count))
     })
     .collect()
 }
@@ -97,7 +97,7 @@ fn stale(page: &Page, families: &Families, live: &Live) -> Samples {
         let labels = page.real_server(service, *server);
         let example = live.examples.get(key).cloned();
         (
-            and(labels, "cause", cause.word()),
+            and(labels, "cause", cause.as_str()),
             Sample::Counter(*count, example),
         )
     })
@@ -108,7 +108,7 @@ fn syn_drops(page: &Page, families: &Families) -> Samples {
     let rows = families.syn_drops.iter();
     rows.map(|((service, cause), count)| {
         let labels = page.service(service);
-        (and(labels, "cause", cause.word()), plain(*count))
+        (and(labels, "cause", cause.as_str()), plain(*count))
     })
     .collect()
 }
@@ -126,7 +126,7 @@ fn delays(page: &Page, families: &Families, live: &Live) -> Samples {
     rows.map(|((service, cause), delays)| {
         let labels = page.service(&service);
         (
-            and(labels, "cause", cause.word()),
+            and(labels, "cause", cause.as_str()),
             Sample::Histogram(delays),
         )
     })
@@ -137,7 +137,7 @@ fn outcomes(page: &Page, families: &Families) -> Samples {
     let rows = families.outcomes.iter();
     rows.map(|((service, outcome), count)| {
         let labels = page.service(service);
-        (and(labels, "outcome", outcome.word()), plain(*count))
+        (and(labels, "outcome", outcome.as_str()), plain(*count))
     })
     .collect()
 }
@@ -147,7 +147,7 @@ fn times_to_outcome(page: &Page, live: &Live) -> Samples {
     rows.map(|((service, outcome), times)| {
         let labels = page.service(service);
         (
-            and(labels, "outcome", outcome.word()),
+            and(labels, "outcome", outcome.as_str()),
             Sample::Histogram(times.clone()),
         )
     })
@@ -158,7 +158,7 @@ fn retransmits(page: &Page, families: &Families) -> Samples {
     let rows = families.retransmits.iter();
     rows.map(|((service, lost), count)| {
         let labels = page.service(service);
-        (and(labels, "lost", lost.word()), plain(*count))
+        (and(labels, "lost", lost.as_str()), plain(*count))
     })
     .collect()
 }

@@ -234,7 +234,7 @@ fn show_totals(page: &mut Page, shown: &Shown) {
     let read_in = Sample::Gauge(shown.read_in.as_secs_f64());
     page.put_one(names::TABLE_READ, read_in);
     let changed = shown.changed.iter().map(|(change, count)| {
-        let labels = vec![("change", change.word().to_owned())];
+        let labels = vec![("change", change.as_str().to_owned())];
         (labels, Sample::Counter(*count, None))
     });
     page.put(names::TABLE_CHANGES, changed.collect());
@@ -273,7 +273,7 @@ fn show_real_servers(page: &mut Page, shown: &Shown) {
         .drains
         .iter()
         .map(|row| {
-            let labels = and(of(page, row), "holder", row.holder.word());
+            let labels = and(of(page, row), "holder", row.holder.as_str());
             (labels, Sample::Gauge(1.0))
         })
         .collect();

@@ -609,7 +609,7 @@ fn document() -> String {
     text += "\n## Reasons of `ipvs_lens_http_requests_refused_total`\n\n\
         | reason | what was refused |\n|---|---|\n";
     for why in Refused::ALL {
-        writeln!(text, "| `{}` | {} |", why.word(), why.meaning()).unwrap();
+        writeln!(text, "| `{}` | {} |", why.as_str(), why.meaning()).unwrap();
     }
     text += "\n## Buckets of `ipvs_lens_connect_delay_seconds`\n\n";
     let bounds: Vec<_> = DELAY_BUCKETS_SECONDS.iter().map(f64::to_string).collect();

@@ -94,7 +94,7 @@ impl Variant {
         Self::Bpftrace,
     ];
 
-    const fn word(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Bare => "none",
             Self::EmptyFexit => "empty fexit",
@@ -125,9 +125,9 @@ pub fn run() -> Result<()> {
                     continue;
                 }
                 let measured = watched(variant, &hooked, &mut traffic)
-                    .with_context(|| format!("round {round}, {}", variant.word()))?;
+                    .with_context(|| format!("round {round}, {}", variant.as_str()))?;
                 results.send(&Event::Bench {
-                    variant: variant.word(),
+                    variant: variant.as_str(),
                     round,
                     established: measured.established,
                     scheduled: measured.scheduled,
