@@ -52,7 +52,7 @@ pub fn ensure(paths: &Paths, kernel: &Kernel) -> Result<Files> {
         Some(source) if source.patch.is_some() => Some(rebuild::ensure(paths, kernel, source)?),
         _ => None,
     };
-    let dir = paths.cache.join(format!("kernel-{}", directory(kernel)));
+    let dir = paths.cache.join(format!("kernel-{}", kernel.directory()));
     cache::ensure(&paths.cache, &dir, &stamp(kernel), |part| {
         make(paths, kernel, &userland, part)
             .and_then(|()| replace_module(part, rebuilt.as_deref()))
@@ -62,14 +62,6 @@ pub fn ensure(paths: &Paths, kernel: &Kernel) -> Result<Files> {
         image: dir.join("vmlinuz"),
         tree: dir.join("tree"),
     })
-}
-
-/// Name of what is made for this kernel, below the cache: its release, and its own name where a
-/// patch makes another kernel of it.
-pub fn directory(kernel: &Kernel) -> String {
-    let patched = kernel.source.is_some_and(|source| source.patch.is_some());
-    let own_name = patched.then(|| format!("-as-{}", kernel.name));
-    format!("{}{}", kernel.release, own_name.unwrap_or_default())
 }
 
 /// The file of a module in a kernel's tree.

@@ -35,6 +35,7 @@ mod qemu;
 mod rebuild;
 mod results;
 mod rules;
+mod scenarios;
 mod setup;
 mod stack;
 mod tally;

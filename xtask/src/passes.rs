@@ -10,8 +10,8 @@ use crate::dist::{self, AGENT, LAB};
 use crate::exec::say;
 use crate::paths::Paths;
 use crate::pins::{GUESTS_AT_A_TIME, Pass};
+use crate::scenarios::{self, Played, Run};
 use crate::tally::Tally;
-use crate::vm::{self, Played, Run};
 
 /// What became of a pass.
 pub struct Ended {
@@ -110,7 +110,7 @@ fn guest(paths: &Paths, pass: &Pass, wanted: &[String], lines: &mut Vec<String>)
         kernel_args: &pass.words(),
         keep_log: !wanted.is_empty(),
     };
-    vm::scenarios(paths, &run, &mut |line| lines.push(line)).unwrap_or_else(|error| {
+    scenarios::run(paths, &run, &mut |line| lines.push(line)).unwrap_or_else(|error| {
         lines.push(format!("{name}: FAILED: {error:#}"));
         Played {
             tally: Tally::FAILED,

@@ -2,8 +2,6 @@
 //!
 //! Nothing here names a host: packages are found through the machine's own apt sources.
 
-use crate::stack::programs::{Origin, Release};
-
 /// Rust toolchain of the agent, the kernel programs and the lab; its LLVM (22) is the one
 /// [`BPF_LINKER_FEATURE`] names.
 pub const RUST: &str = "1.98.0";
@@ -309,6 +307,24 @@ pub struct Package {
     pub size_bytes: u64,
 }
 
+/// Where the packages come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// By name from the machine's own suite, under apt's signatures.
+    Suite(&'static [&'static str]),
+    /// By path and hash.
+    Pinned(&'static [Package]),
+}
+
+/// A pair of Prometheus and Alertmanager that a distribution ships together.
+#[derive(Clone, Copy, Debug)]
+pub struct Release {
+    /// For people and for the directory's name.
+    pub name: &'static str,
+    /// Its packages.
+    pub origin: Origin,
+}
+
 /// The oldest pair of Prometheus and Alertmanager that Debian ships: 2.42 and 0.25 in Debian 12.
 /// Extracted into the cache, not installed, because an installation would start them.
 pub const OLDEST_STACK: Release = Release {
@@ -378,6 +394,16 @@ pub struct Kernel {
     pub packages: &'static [Package],
     /// Where ip_vs is built from, on kernels whose packaged module does not do.
     pub source: Option<Source>,
+}
+
+impl Kernel {
+    /// Name of what is made for this kernel, below the cache: its release, and its own name where
+    /// a patch makes another kernel of it.
+    pub fn directory(&self) -> String {
+        let patched = self.source.is_some_and(|source| source.patch.is_some());
+        let own_name = patched.then(|| format!("-as-{}", self.name));
+        format!("{}{}", self.release, own_name.unwrap_or_default())
+    }
 }
 
 /// What ip_vs is built from.

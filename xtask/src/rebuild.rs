@@ -13,7 +13,6 @@ use crate::apt;
 use crate::cache;
 use crate::exec::{self, say};
 use crate::extract;
-use crate::kernel;
 use crate::paths::Paths;
 use crate::pins::{Kernel, Source};
 
@@ -40,9 +39,7 @@ pub fn ensure(paths: &Paths, kernel: &Kernel, source: &Source) -> Result<PathBuf
     for program in PROGRAMS {
         apt::ensure_program(program)?;
     }
-    let dir = paths
-        .cache
-        .join(format!("ip_vs-{}", kernel::directory(kernel)));
+    let dir = paths.cache.join(format!("ip_vs-{}", kernel.directory()));
     cache::ensure(&paths.cache, &dir, &stamp(source), |part| {
         say(format!("building ip_vs of kernel {}", kernel.name));
         make(paths, kernel, source, part)

@@ -62,9 +62,7 @@ fn ensure(paths: &Paths, kernel: &Kernel) -> Result<PathBuf> {
         Some(source) => Some(rebuild::ensure(paths, kernel, source)?),
         None => None,
     };
-    let dir = paths
-        .cache
-        .join(format!("types-{}", kernel::directory(kernel)));
+    let dir = paths.cache.join(format!("types-{}", kernel.directory()));
     let stamp = [IPVS].iter().chain(OTHER_MODULES).copied();
     let stamp = stamp.collect::<Vec<_>>().join(" ");
     cache::ensure(&paths.cache, &dir, &stamp, |part| {

@@ -11,25 +11,7 @@ use crate::cache;
 use crate::exec::say;
 use crate::extract;
 use crate::paths::Paths;
-use crate::pins::{self, Package};
-
-/// Where the packages come from.
-#[derive(Clone, Copy, Debug)]
-pub enum Origin {
-    /// By name from the machine's own suite, under apt's signatures.
-    Suite(&'static [&'static str]),
-    /// By path and hash.
-    Pinned(&'static [Package]),
-}
-
-/// A pair of Prometheus and Alertmanager that a distribution ships together.
-#[derive(Clone, Copy, Debug)]
-pub struct Release {
-    /// For people and for the directory's name.
-    pub name: &'static str,
-    /// Its packages.
-    pub origin: Origin,
-}
+use crate::pins::{self, Origin, Release};
 
 /// The programs of one release, extracted.
 #[derive(Clone, Debug)]

@@ -167,7 +167,7 @@ pub fn run(paths: &Paths) -> Result<Tally> {
 
 fn watcher(
     paths: &Paths,
-    release: &programs::Release,
+    release: &pins::Release,
     agent: u16,
     webhook: u16,
     native: bool,
