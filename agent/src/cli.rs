@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent_core::top::view::SortBy;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::settings::{
+use crate::settings::values::{
     Attach, Emit, Events, Format, RealServers, address, log_level, milliseconds, one_of, seconds,
 };
-use crate::top::view::SortBy;
 
 /// Shows what IPVS decides about every new connection, from inside the kernel.
 #[derive(Debug, Parser)]

@@ -1,10 +1,9 @@
 //! Resource limits of this process: raised to what is needed before anything is opened.
 
+use agent_core::doctor::facts::{Limit, Limits};
+use agent_core::doctor::rules::OPEN_FILES_NEEDED;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-use crate::doctor::facts::{Limit, Limits};
-use crate::doctor::rules::OPEN_FILES_NEEDED;
 
 /// Raises the limits as far as this process may.
 ///

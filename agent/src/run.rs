@@ -14,6 +14,7 @@ use crate::cli::{ObserveArgs, RunArgs, TopArgs, TraceArgs};
 use crate::clock::{self, MonoNs, WallAnchor};
 use crate::doctor::facts::Facts;
 use crate::doctor::gather::{Look, essentials};
+use crate::doctor::live::Node;
 use crate::doctor::rules::prerequisites;
 use crate::error::Failure;
 use crate::finding::Finding;
@@ -24,7 +25,7 @@ use crate::outputs::http::web::Web;
 use crate::outputs::http::{self, Server};
 use crate::outputs::log::Limiter;
 use crate::outputs::logger::LogLosses;
-use crate::outputs::metrics::hazards::{Hazards, Node};
+use crate::outputs::metrics::hazards::Hazards;
 use crate::outputs::metrics::sample::Part;
 use crate::outputs::metrics::system::System;
 use crate::outputs::metrics::table::{Shown, TablePart};
@@ -283,5 +284,19 @@ impl Sink for Log {
         for line in self.limiter.finish() {
             log::warn!("{line}");
         }
+    }
+}
+
+impl Sink for Lines {
+    fn finding(&mut self, _: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()> {
+        self.send(finding, clocks)
+    }
+
+    fn tick(&mut self, _: MonoNs) -> io::Result<()> {
+        self.check()
+    }
+
+    fn finish(&mut self) {
+        Self::finish(self);
     }
 }

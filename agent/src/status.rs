@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use agent_core::doctor::facts::Seen;
 use agent_core::output::pulse::Pulse;
 use serde::Serialize;
 
 use crate::clock::MonoNs;
-use crate::doctor::facts::Seen;
 use crate::kernel::limitation::Limitation;
 
 /// What the agent as a whole is doing.

@@ -4,6 +4,8 @@
 //! pinned toolchain included. Every verb calls the pieces of the set-up it needs by itself.
 
 mod apt;
+#[cfg(test)]
+mod arrows;
 mod bare;
 mod bench;
 mod bzimage;

@@ -3,6 +3,7 @@
 //! Facts are gathered by IO, judged by pure rules, and reported; nothing is changed, and nothing stays attached.
 
 pub mod gather;
+pub mod live;
 
 #[cfg(test)]
 pub use agent_core::doctor::testing;

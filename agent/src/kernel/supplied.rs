@@ -1,6 +1,6 @@
 //! Types that the user supplies with `--btf`: one file, or a directory with files of many kernels.
 //!
-//! In a directory, and at most [`DEPTH_MAX`] directories below it, a file belongs to a kernel by
+//! In a directory, and at most `DEPTH_MAX` directories below it, a file belongs to a kernel by
 //! its release (`uname -r`): `RELEASE.btf`, `RELEASE/vmlinux` and `RELEASE/ip_vs`, and
 //! `RELEASE.btf.tar.xz` as BTFHub archives them (`DISTRIBUTION/VERSION/ARCHITECTURE/`). What a file
 //! describes, the kernel, ip_vs or both, is found by looking into it.

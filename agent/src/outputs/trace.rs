@@ -10,9 +10,8 @@ use agent_core::output::queue::QueueLimits;
 use serde::Serialize;
 
 use super::writer::{LineWriter, OnFailure};
-use crate::clock::{self, MonoNs, WallAnchor};
+use crate::clock::{self, WallAnchor};
 use crate::finding::Finding;
-use crate::observer::Sink;
 use crate::settings::Format;
 
 /// Lines that wait for whoever reads stdout: some seconds of a flood as JSON.
@@ -47,20 +46,27 @@ impl Lines {
         )?;
         Ok(Self { out, format })
     }
-}
 
-impl Sink for Lines {
-    fn finding(&mut self, _: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()> {
+    /// Hands over the line of one finding.
+    ///
+    /// # Errors
+    /// Those of stdout.
+    pub fn send(&mut self, finding: &Finding, clocks: &WallAnchor) -> io::Result<()> {
         let mut line = Vec::new();
         write_line(&mut line, finding, clocks, self.format)?;
         self.out.send(line)
     }
 
-    fn tick(&mut self, _now: MonoNs) -> io::Result<()> {
+    /// Whether stdout still takes lines.
+    ///
+    /// # Errors
+    /// Those of stdout.
+    pub fn check(&self) -> io::Result<()> {
         self.out.check()
     }
 
-    fn finish(&mut self) {
+    /// Writes what waits, within a limit of time.
+    pub fn finish(&mut self) {
         if !self.out.flush(FLUSH_TIME) {
             let limit = FLUSH_TIME.as_millis();
             log::warn!("stdout was not read within {limit} ms; the last findings are lost");

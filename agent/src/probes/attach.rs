@@ -5,7 +5,7 @@
 //! for the next one, which may be another build; the counts go with [`Carried`].
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_common::config::Config;
@@ -18,22 +18,22 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 
 use super::counters::{Carried, Counters};
+use super::error::AttachError;
 use super::features;
 use super::fexit::{FexitError, ModuleTypes, TracingObject};
-use super::locations;
+use super::locations::{self, read_symbols};
 use super::outcomes::Outcomes;
-use super::table::{Hook, Moment, PROBES, Probe, WITHOUT_REASON, Way, all_functions};
-use crate::kernel::btf::{BtfError, Types};
-use crate::kernel::layout::{self, Unresolved};
+use super::table::{Hook, Moment, PROBES, Probe, WITHOUT_REASON, Way};
+use crate::kernel::btf::Types;
+use crate::kernel::layout;
 use crate::kernel::limitation::{AddressesHiddenBy, Limitation};
-use crate::kernel::netfilter;
 use crate::kernel::preemption::Preemption;
 use crate::kernel::reasons;
-use crate::kernel::symbols::{self, KernelSymbols, Symbols};
+use crate::kernel::symbols::{KernelSymbols, Symbols};
 use crate::settings::{Attach, Events};
 use crate::source::Source;
 use crate::source::module::IPVS_MODULE;
-use crate::source::perf::{PerfError, PerfSource};
+use crate::source::perf::PerfSource;
 use crate::source::ring::RingSource;
 
 /// The kernel programs with a ring buffer, as `build.rs` made them.
@@ -46,87 +46,6 @@ pub(super) static PERF_OBJECT: &[u8] =
 
 /// The function whose number of arguments a program has to know.
 const CONNECT_FUNCTION: &str = "__inet_hash_connect";
-
-/// Why the programs are not in the kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// No type information.
-    #[error(transparent)]
-    Btf(#[from] BtfError),
-    /// A field is missing or different.
-    #[error("the layout of this kernel is not proven: {0}")]
-    Layout(#[from] Unresolved),
-    /// The kernel lacks something the programs need.
-    #[error("this kernel lacks {0}")]
-    Feature(String),
-    /// Maps or programs could not be created.
-    #[error("kernel programs cannot be loaded: {}", chain(.0))]
-    Load(#[from] EbpfError),
-    /// A map has another shape than this build expects.
-    #[error("map `{name}` cannot be used: {source}")]
-    Map {
-        /// Map concerned.
-        name: &'static str,
-        /// What is wrong with it.
-        source: MapError,
-    },
-    /// The object lacks something this build expects.
-    #[error("kernel object has no {0}")]
-    Missing(&'static str),
-    /// The perf buffers cannot be had.
-    #[error(transparent)]
-    Perf(#[from] PerfError),
-    /// The ring buffer cannot be waited for.
-    #[error("cannot wait for the ring buffer: registering it with epoll failed: {0}")]
-    Ring(std::io::Error),
-    /// The programs' own log lines cannot be read.
-    #[error("the log of the kernel programs cannot be read: {0}")]
-    Log(#[from] aya_log::Error),
-    /// This kernel has none of the functions a probe can hang on.
-    #[error(
-        "probe `{probe}` ({finds}) finds none of its functions in this kernel, expected {wanted}"
-    )]
-    NoHook {
-        /// Probe concerned.
-        probe: &'static str,
-        /// What is lost without it.
-        finds: &'static str,
-        /// Functions it could hang on.
-        wanted: String,
-    },
-    /// This kernel's types lack a field the probe reads.
-    #[error(
-        "probe `{probe}` ({finds}) needs field `{field}`, which this kernel's BTF does not have"
-    )]
-    NoField {
-        /// Probe concerned.
-        probe: &'static str,
-        /// What is lost without it.
-        finds: &'static str,
-        /// Field of the layout.
-        field: &'static str,
-    },
-    /// A module function could not be hooked.
-    #[error("probe `{probe}` ({finds}) cannot be attached: {source}")]
-    Fexit {
-        /// Probe concerned.
-        probe: &'static str,
-        /// What is lost without it.
-        finds: &'static str,
-        /// Why.
-        source: FexitError,
-    },
-    /// A tracepoint or kprobe could not be hooked.
-    #[error("probe `{probe}` ({finds}) cannot be attached: {}", chain(.source))]
-    Program {
-        /// Probe concerned.
-        probe: &'static str,
-        /// What is lost without it.
-        finds: &'static str,
-        /// Why.
-        source: ProgramError,
-    },
-}
 
 /// The program [`Outcomes`] runs; it hangs on no hook.
 const OUTCOME_PROGRAM: &str = "il_outcome";
@@ -585,14 +504,6 @@ fn limitations(hidden_by: Option<AddressesHiddenBy>, plan: &Plan) -> Vec<Limitat
     hidden.into_iter().chain(lost).collect()
 }
 
-pub(super) fn read_symbols(has_type: impl Fn(&str) -> bool) -> KernelSymbols {
-    let locations = reasons::LOCATIONS.iter().map(|(function, _)| *function);
-    let callers = netfilter::CALLERS.iter().map(|(function, _)| *function);
-    let asked = all_functions().chain(locations).chain(callers);
-    let asked: Vec<&str> = asked.chain([netfilter::LOOP]).collect();
-    symbols::read(Path::new("/"), &asked.iter().copied(), has_type)
-}
-
 fn create(
     object: &[u8],
     layout: &KernelLayout,
@@ -641,20 +552,4 @@ fn linking(source: FexitError) -> AttachError {
         finds: "everything",
         source,
     }
-}
-
-/// An error of aya with its causes, on one line; what the verifier said at length is logged.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut links = Vec::new();
-    let mut next = Some(error);
-    while let Some(link) = next {
-        let text = link.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        if line.len() < text.len() {
-            log::debug!("{text}");
-        }
-        links.push(line.to_owned());
-        next = link.source();
-    }
-    links.join(": ")
 }

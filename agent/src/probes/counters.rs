@@ -15,7 +15,7 @@ use aya::programs::ProgramFd;
 
 use super::fexit::{self, FexitLink};
 use crate::clock::MonoNs;
-use crate::outputs::metrics::{CountSource, SkippedRuns, SourceError};
+use crate::source::counts::{CountSource, SkippedRuns, SourceError};
 use crate::source::table::Held;
 
 /// Totals of sessions that are over; a counter that users see never goes back.

@@ -23,8 +23,9 @@ use aya_obj::generated::{
     bpf_prog_type,
 };
 
-use super::attach::{AttachError, read_symbols};
-use super::fexit::{self, ModuleTypes, bpf, bpf_fd, fd_number};
+use super::error::AttachError;
+use super::fexit::{self, ModuleTypes, bpf, bpf_fd, fd_number, instruction};
+use super::locations::read_symbols;
 use super::table::{DROP_TRACEPOINT, PROBES, Probe};
 use crate::kernel::btf::{BtfError, Types};
 use crate::kernel::symbols::{Existence, KernelSymbols, Symbols};
@@ -178,17 +179,6 @@ fn load(kind: bpf_prog_type, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
     load.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
     load.license = c"GPL".as_ptr() as u64;
     bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
-}
-
-/// An instruction on register 0.
-#[expect(clippy::cast_possible_truncation, reason = "codes are bytes")]
-pub(super) fn instruction(code: u32, jump: i16, value: i32) -> bpf_insn {
-    bpf_insn {
-        code: code as u8,
-        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
-        off: jump,
-        imm: value,
-    }
 }
 
 fn look_at_types(features: &mut Features, types: Result<&Types, &BtfError>, is_loaded: bool) {

@@ -21,46 +21,12 @@ use aya_obj::{
     },
 };
 
-use super::features::instruction;
+pub use super::error::FexitError;
 
 /// Bytes kept of the verifier's account of a refused program.
 const VERIFIER_LOG_BYTES: usize = 1 << 20;
 /// Bytes of a BTF object's name (`MODULE_NAME_LEN`).
 const BTF_NAME_BYTES: usize = 64;
-
-/// Why a program could not be attached to a module's function.
-#[derive(Debug, thiserror::Error)]
-pub enum FexitError {
-    /// The object file and the loaded maps do not fit together.
-    #[error("kernel object cannot be linked: {0}")]
-    Link(String),
-    /// The object has no such program.
-    #[error("kernel object has no program `{0}`")]
-    NoProgram(String),
-    /// The kernel lists no BTF object of this module.
-    #[error("the kernel lists no type information for module `{0}`; is the module loaded?")]
-    NoModule(String),
-    /// A system call failed.
-    #[error("bpf({command}) for `{object}` failed: {source}")]
-    Syscall {
-        /// What was asked of the kernel.
-        command: &'static str,
-        /// Program or module it was asked for.
-        object: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The verifier refused a program.
-    #[error("the kernel refused program `{program}`: {source}: {reason}")]
-    Refused {
-        /// Program that was refused.
-        program: String,
-        /// The kernel's answer.
-        source: io::Error,
-        /// The line of the verifier's account that says why.
-        reason: String,
-    },
-}
 
 /// The object's programs with their map references filled in.
 pub struct TracingObject {
@@ -366,6 +332,17 @@ fn reason(log: &[u8]) -> String {
         .rfind(|line| !statistics.iter().any(|start| line.starts_with(start)))
         .unwrap_or("no reason given")
         .to_owned()
+}
+
+/// An instruction on register 0.
+#[expect(clippy::cast_possible_truncation, reason = "codes are bytes")]
+pub(super) fn instruction(code: u32, jump: i16, value: i32) -> bpf_insn {
+    bpf_insn {
+        code: code as u8,
+        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        off: jump,
+        imm: value,
+    }
 }
 
 #[cfg(test)]

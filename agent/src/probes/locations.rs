@@ -1,12 +1,15 @@
 //! Tells the kernel programs where the code is whose drops and calls they recognise by address.
 
+use std::path::Path;
+
 use agent_common::config::{
     DROP_LOCATIONS_MAX, DropLocation, HOOK_CALLERS_MAX, HOOK_LOOPS, HookCaller,
 };
 use aya::maps::{Array, MapData, MapError};
 
-use super::attach::AttachError;
-use crate::kernel::symbols::Symbols;
+use super::error::AttachError;
+use super::table::all_functions;
+use crate::kernel::symbols::{self, KernelSymbols, Symbols};
 use crate::kernel::{netfilter, reasons};
 
 /// Where every SYN is freed, as far as is known without addresses: nothing is counted by location
@@ -17,6 +20,15 @@ const ANYWHERE: DropLocation = DropLocation {
     cause: 0,
     pad: 0,
 };
+
+/// The kernel's symbols, as far as the programs need them.
+pub(super) fn read_symbols(has_type: impl Fn(&str) -> bool) -> KernelSymbols {
+    let locations = reasons::LOCATIONS.iter().map(|(function, _)| *function);
+    let callers = netfilter::CALLERS.iter().map(|(function, _)| *function);
+    let asked = all_functions().chain(locations).chain(callers);
+    let asked: Vec<&str> = asked.chain([netfilter::LOOP]).collect();
+    symbols::read(Path::new("/"), &asked.iter().copied(), has_type)
+}
 
 /// Fills `DROP_LOCATIONS`: what a SYN died of, by the function that freed it.
 pub(super) fn fill_drop_locations(

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod counters;
+pub mod error;
 pub mod features;
 pub mod fexit;
 mod locations;

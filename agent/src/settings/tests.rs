@@ -1,5 +1,9 @@
 //! Every kind of origin but the environment, which `tests/cli.rs` has.
 
+use std::time::Duration;
+
+use log::LevelFilter;
+
 use super::*;
 use crate::cli::{Command, RunArgs, TopArgs};
 use crate::table::draining::FORGOTTEN_AFTER;

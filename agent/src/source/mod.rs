@@ -1,6 +1,7 @@
 //! Bytes in: raw records from the kernel, untouched. Decoding is not done here.
 
 pub mod batch;
+pub mod counts;
 pub mod module;
 pub mod netlink;
 pub mod netns;

@@ -12,12 +12,12 @@ use std::time::Duration;
 use agent_common::count::CountKey;
 use agent_common::key::TupleKey;
 
+use super::counts::{CountSource, SourceError};
 use super::module;
 use super::netlink::{self, ReadError};
 use super::netns::{self, VisitError};
 use crate::clock::{self, MonoNs, thread_time};
 use crate::event::NetnsId;
-use crate::outputs::metrics::{CountSource, SourceError};
 use crate::table::Snapshot;
 use crate::table::near::Look;
 use crate::table::pace::Pace;

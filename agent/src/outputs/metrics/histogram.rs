@@ -1,13 +1,13 @@
 //! A histogram with classic buckets, native buckets and the clients behind its observations.
 
 use std::fmt::Error;
+use std::time::SystemTime;
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::histogram::{Histogram as Native, NativeHistogramConfig};
 
 use super::labels::Labels;
-use super::sample::Example;
 
 /// Resolution of native buckets: each ends 2^(1/8), or 9 %, above the one before, which is finer
 /// than the clocks of two machines agree on a second.
@@ -16,6 +16,15 @@ const NATIVE_SCHEMA: i8 = 3;
 /// Native buckets of one histogram, 20 powers of two at full resolution: from 0.1 ms to 100 s.
 /// Beyond it the library halves the resolution instead of growing.
 const NATIVE_BUCKETS_MAX: usize = 160;
+
+/// The client behind an observation, for an exemplar.
+#[derive(Clone, Debug)]
+pub struct Example {
+    /// Who it was; at most 128 characters, as OpenMetrics wants it.
+    pub labels: Labels,
+    /// When.
+    pub at: SystemTime,
+}
 
 /// Counts by size. Clones share what they count.
 ///

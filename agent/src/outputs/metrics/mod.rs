@@ -20,7 +20,6 @@ mod tests;
 mod text;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -41,6 +40,7 @@ use crate::event::{NetnsId, Service};
 use crate::finding::{
     Attempt, Client, ConnectDelayed, Finding, StaleConnection, StaleOutcome, WeightedServer,
 };
+pub use crate::source::counts::{CountSource, SkippedRuns, SourceError};
 use crate::status::{ProbeState, ProbeStatus};
 use families::{Families, StaleKey};
 use form::Form;
@@ -57,51 +57,10 @@ use sample::{Example, Page, Part, Sample, Samples};
 pub const DELAY_BUCKETS_SECONDS: [f64; 11] =
     [0.1, 0.25, 0.5, 0.9, 1.5, 2.8, 4.0, 6.5, 9.0, 14.5, 20.0];
 
-/// Error of a [`CountSource`].
-pub type SourceError = Box<dyn Error + Send + Sync>;
-
-/// Where the kernel's counters are read, at every scrape, from any thread.
-pub trait CountSource: Send + Sync {
-    /// Every counter, summed over CPUs.
-    ///
-    /// # Errors
-    /// Why the kernel's map could not be read.
-    fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError>;
-
-    /// Every counter about the node, summed over CPUs.
-    ///
-    /// # Errors
-    /// Why the kernel's map could not be read.
-    fn node_counts(&self) -> Result<Vec<(NodeCountKey, u64)>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    /// What the kernel programs count about themselves; what is missing counts 0.
-    ///
-    /// # Errors
-    /// Why the kernel's map could not be read.
-    fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError>;
-
-    /// Runs of programs that the kernel skipped.
-    fn skipped_runs(&self) -> SkippedRuns {
-        SkippedRuns::default()
-    }
-}
-
 /// Losses of one part of the agent, counted from its start; readable from any thread.
 pub trait LossSource: Send + Sync {
     /// The numbers it keeps; a [`Loss`] that is not its own is left out.
     fn losses(&self) -> Vec<(Loss, u64)>;
-}
-
-/// Runs of programs that the kernel skipped, each a loss if the packet was worth counting.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SkippedRuns {
-    /// Of a trampoline's program, because it was running on that CPU already. Linux 5.12 and newer.
-    pub trampolines: u64,
-    /// Of a kprobe's program, because any kprobe's was running on that CPU, or somebody used a map
-    /// there. Linux 6.7 and newer.
-    pub kprobes: u64,
 }
 
 /// What runs, for `ipvs_lens_build_info`.

@@ -1,23 +1,14 @@
 //! One scrape as data: families, their samples, and who adds them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
 
 use agent_common::count::CountKey;
 
+pub use super::histogram::Example;
 use super::histogram::Histogram;
 use super::labels::{self, Labels};
 use super::names::{self, Metric};
 use crate::event::{NetnsId, RealServer, Service};
-
-/// The client behind an observation, for an exemplar.
-#[derive(Clone, Debug)]
-pub struct Example {
-    /// Who it was; at most 128 characters, as OpenMetrics wants it.
-    pub labels: Labels,
-    /// When.
-    pub at: SystemTime,
-}
 
 /// One value.
 #[derive(Clone, Debug)]

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
+use agent_common::count::{TALLY_ATTEMPT, TALLY_SYN_DROP};
 use agent_common::key::{FAMILY_IPV4, RealServerKey, ServiceKey};
-use agent_common::verdict::{Decision, StaleCause};
+use agent_common::verdict::{Decision, DropCause, StaleCause};
+use agent_core::doctor::facts::{Fact, Facts, Seen};
 
 use super::super::form::Form;
 use super::super::{BuildInfo, Metrics};
@@ -24,12 +26,12 @@ impl Fake {
     }
 }
 
-impl Eyes for Fake {
-    fn look(&self) -> Facts {
+impl FactSource for Fake {
+    fn gather(&self) -> Facts {
         self.0.lock().unwrap().clone()
     }
 
-    fn look_again(&self, facts: &mut Facts) {
+    fn refresh_sysctls(&self, facts: &mut Facts) {
         for (netns, new) in facts.netns.iter_mut().zip(&self.0.lock().unwrap().netns) {
             netns.sysctls = new.sysctls.clone();
         }
