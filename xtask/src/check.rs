@@ -15,16 +15,30 @@ pub const HOST_PACKAGES: &[&str] = &[AGENT, "agent-common", "agent-core", LAB, "
 /// # Errors
 /// What the first of those found that found something; the others have run too.
 pub fn check(paths: &Paths) -> Result<()> {
-    [
+    let checks = [
         format,
         lints,
+        documentation,
         purity::compiles_without_io,
         purity::check,
         versions::check,
-    ]
-    .map(|check| check(paths))
-    .into_iter()
-    .collect()
+    ];
+    checks.map(|check| check(paths)).into_iter().collect()
+}
+
+/// Documentation of the crates that others read; a broken link is an error.
+///
+/// # Errors
+/// When there is a warning.
+pub fn documentation(paths: &Paths) -> Result<()> {
+    say("checking the documentation");
+    let mut command = dist::cargo(paths)?;
+    command.env("RUSTDOCFLAGS", "--deny warnings");
+    command.args(["doc", "--locked", "--no-deps", "--lib"]);
+    for package in [AGENT, "agent-common", "agent-core"] {
+        command.args(["--package", package]);
+    }
+    exec::run(&mut command)
 }
 
 /// Formatting of every package, the fuzz targets included.

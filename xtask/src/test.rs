@@ -99,6 +99,10 @@ fn host_steps(paths: &Paths) -> Vec<Step<'_>> {
         ),
         ("lints".to_owned(), Box::new(|| held(check::lints(paths)))),
         (
+            "documentation".to_owned(),
+            Box::new(|| held(check::documentation(paths))),
+        ),
+        (
             "agent-core compiles for a target without I/O".to_owned(),
             Box::new(|| held(purity::compiles_without_io(paths))),
         ),

@@ -1,6 +1,6 @@
 //! Everything known of the IPVS tables: the last reading of each, and what was made of them.
 //!
-//! PURE. `handle_*` tells what happened, [`Tables::poll`] takes what was concluded, everything else
+//! PURE. `handle_*` tells what happened, [`Tables::poll_output`] takes what was concluded, everything else
 //! only reads.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
