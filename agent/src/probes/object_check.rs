@@ -202,12 +202,11 @@ impl Walk<'_> {
 
     fn arrive(&mut self, at: usize, function: usize, state: &State) {
         self.function.insert(at, function);
-        let changed = match self.states.get_mut(&at) {
-            Some(known) => known.join(state),
-            None => {
-                self.states.insert(at, state.clone());
-                true
-            }
+        let changed = if let Some(known) = self.states.get_mut(&at) {
+            known.join(state)
+        } else {
+            self.states.insert(at, state.clone());
+            true
         };
         if changed {
             self.open.push(at);
