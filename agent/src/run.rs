@@ -82,6 +82,8 @@ pub fn run(
         outcome
     });
     drop(server);
+    // A look at the node's configuration is no reason to stay.
+    runtime.shutdown_background();
     outcome
 }
 

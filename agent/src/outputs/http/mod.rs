@@ -53,6 +53,10 @@ pub const CONNECTION_LIFE: Duration = Duration::from_secs(30);
 /// Time a connection has to finish what it is doing once it has to end.
 pub const CLOSING_TIME: Duration = Duration::from_secs(2);
 
+/// Time for answers on their way when the agent stops; the agent ends within two seconds, and a
+/// client that reads takes milliseconds.
+pub const STOPPING_TIME: Duration = Duration::from_millis(500);
+
 /// Pause after a failed accept, which fails again at once when descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -187,7 +191,7 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     listener().map_err(|source| StartError::Bind { address, source })
 }
 
-/// Serves until `shutdown` completes, then lets running requests finish for [`CLOSING_TIME`].
+/// Serves until `shutdown` completes, then lets running requests finish for [`STOPPING_TIME`].
 async fn serve(
     listener: TcpListener,
     shown: Shown,
@@ -217,7 +221,7 @@ async fn serve(
     // The last receiver is dropped by the last connection.
     drop((listener, stopped));
     stop.send_replace(true);
-    if timeout(CLOSING_TIME, stop.closed()).await.is_err() {
+    if timeout(STOPPING_TIME, stop.closed()).await.is_err() {
         log::debug!("closed HTTP connections that did not finish");
     }
 }

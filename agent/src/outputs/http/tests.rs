@@ -156,6 +156,22 @@ async fn idle_connections_do_not_hold_the_end() {
     drop(idle);
 }
 
+#[tokio::test(start_paused = true)]
+async fn half_a_request_holds_the_end_for_the_stopping_time_only() {
+    let (address, stop, end) = served(shown());
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(b"GET /metrics HTTP/1.1\r\n").await.unwrap();
+    // Answered after the half was accepted and read.
+    request(address, "/healthz").await;
+    let began = tokio::time::Instant::now();
+    stop.send(()).unwrap();
+    end.await;
+    // Time is paused: only timers take any.
+    let took = began.elapsed();
+    let limit = STOPPING_TIME..STOPPING_TIME + Duration::from_millis(10);
+    assert!(limit.contains(&took), "{took:?}");
+}
+
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -64,10 +64,7 @@ pub fn flicker(lab: &mut Lab) -> Result<()> {
             break;
         }
         gone += 1;
-        wait::until("the agent to wait", ARMED_LIMIT, || {
-            ensure_waiting(&mut agent)
-        })
-        .with_context(|| format!("after a stay of {stay:?}"))?;
+        ensure_waiting(&mut agent).with_context(|| format!("after a stay of {stay:?}"))?;
     }
     ensure!(
         gone >= STAYS_MIN,
@@ -92,9 +89,14 @@ pub fn outside_ipvs(lab: &mut Lab) -> Result<()> {
     agent.terminate()
 }
 
-/// The module is not there, and the agent says so.
+/// The module is not there, and the agent says so soon: `/readyz` answers 503 also while it starts
+/// or attaches.
 fn ensure_waiting(agent: &mut Agent) -> Result<()> {
     agent.wait_readyz(503)?;
+    wait::until("the agent to wait", ARMED_LIMIT, || is_waiting(agent))
+}
+
+fn is_waiting(agent: &Agent) -> Result<()> {
     let status = agent.status()?;
     let reason = status["reason"].as_str().unwrap_or_default();
     ensure!(

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -204,7 +205,9 @@ fn observes(lab: &Lab, layout: &Layout, port: u16) -> Result<()> {
 
 /// The first SYN contradicts the layout; later ones, new and reused, change nothing.
 fn refuses(lab: &Lab, layout: &Layout, port: u16) -> Result<()> {
+    let began = Instant::now();
     let mut agent = start(layout)?;
+    let ready = began.elapsed();
     lab.run_all_answered(&Lab::plan(vec![port]))?;
     let expected = Expected::none().lost("layout_contradicted", 1);
     agent.expect(&expected)?;
@@ -218,7 +221,12 @@ fn refuses(lab: &Lab, layout: &Layout, port: u16) -> Result<()> {
     lab.run_all_answered(&Lab::plan(vec![port, port + 1]))?;
     agent.expect(&expected).context("after more SYNs")?;
     agent.terminate()?;
-    lab.bpf_before.ensure_nothing_new()
+    lab.bpf_before.ensure_nothing_new()?;
+    println!(
+        "refused: ready after {ready:.1?}, ended after {:.1?}",
+        began.elapsed()
+    );
+    Ok(())
 }
 
 /// Without one of its fields the layout is refused at the start, by the field's name.
