@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
@@ -59,11 +59,13 @@ fn hexadecimal(text: &str) -> Result<u64, std::num::ParseIntError> {
 }
 
 impl Rights {
-    /// Of a user with these capabilities, one bit each.
+    /// Of a user with these capabilities, one bit each, and without a limit of locked memory: the
+    /// unit sets `LimitMEMLOCK=infinity`, because kernels before 5.11 charge maps against it.
     pub fn of(uid: u32, capabilities: u64) -> Self {
         Self {
             uid,
             capabilities: Some(capabilities),
+            locked_bytes: Some(RLIM_INFINITY),
             ..Self::default()
         }
     }

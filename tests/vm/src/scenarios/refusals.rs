@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount, umount};
@@ -12,6 +13,7 @@ use crate::agent::{self, Agent, BINARY, LISTEN};
 use crate::director;
 use crate::lab::Lab;
 use crate::process::Finished;
+use crate::wait;
 
 /// Exit statuses, as documented for users.
 const RUNTIME_FAILURE: i32 = 1;
@@ -21,6 +23,8 @@ const CANNOT_OBSERVE: i32 = 3;
 const NOBODY: u32 = 65_534;
 /// Where the kernel publishes its types.
 pub const BTF: &str = "/sys/kernel/btf";
+/// How long the agent may take to notice that ip_vs is not loaded, on a busy host.
+const START_LIMIT: Duration = Duration::from_secs(15);
 /// A configuration that is no TOML.
 const BROKEN_CONFIG: &str = "/tmp/broken.toml";
 
@@ -66,11 +70,15 @@ pub fn run(lab: &mut Lab) -> Result<()> {
 fn waits_for_ip_vs() -> Result<()> {
     let mut agent = Agent::spawn()?;
     agent.wait_readyz(503)?;
-    let status = agent.status()?.to_string();
-    ensure!(
-        status.contains("ip_vs"),
-        "/status does not name ip_vs: {status}"
-    );
+    // `/readyz` answers 503 also while the agent starts.
+    wait::until("ip_vs in /status", START_LIMIT, || {
+        let status = agent.status()?.to_string();
+        ensure!(
+            status.contains("ip_vs"),
+            "/status does not name ip_vs: {status}"
+        );
+        Ok(())
+    })?;
     director::load(&[])?;
     agent.wait_ready()?;
     agent.terminate()

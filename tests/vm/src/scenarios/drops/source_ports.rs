@@ -65,7 +65,10 @@ fn play(target: SocketAddr, client: SocketAddr) -> Result<()> {
     agent.terminate()?;
     let failed = format!("connect to {target} failed ");
     agent::ensure_logged(&failed, "source_ports_exhausted", IN_VAIN)?;
-    let in_range = format!("listener {} has ", in_range.address);
+    let in_range = format!(
+        "listener {} listens on a port inside ip_local_port_range",
+        in_range.address
+    );
     let log = std::fs::read_to_string(agent::LOG)?;
     let logged = log.matches(&in_range).count();
     ensure!(
