@@ -31,7 +31,7 @@ pub struct Run<'a> {
 /// What became of a guest's scenarios.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Played {
-    /// Their results; a guest that dies counts as one failure beside what it reported before.
+    /// Their results; a guest that dies counts as one failure besides what it reported before.
     pub tally: Tally,
     /// Those that were played to their end and failed.
     pub failed: Vec<String>,

@@ -138,14 +138,14 @@ fn by_netns(counts: &[(CountKey, u64)]) -> Counts {
                 let Ok(verdict) = decode::verdict(key.decision, key.cause) else {
                     continue;
                 };
-                add(|seen| &mut seen.decisions, verdict.decision().word());
+                add(|seen| &mut seen.decisions, verdict.decision().as_str());
                 if let Verdict::ReusedStale(cause) = verdict {
-                    add(|seen| &mut seen.stale, cause.word());
+                    add(|seen| &mut seen.stale, cause.as_str());
                 }
             }
             TALLY_SYN_DROP => {
                 if let Ok(cause) = DropCause::try_from(key.cause) {
-                    add(|seen| &mut seen.syn_drops, cause.word());
+                    add(|seen| &mut seen.syn_drops, cause.as_str());
                 }
             }
             _ => {}

@@ -157,6 +157,10 @@ async fn idle_connections_do_not_hold_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the paused clock of the runtime, which only timers move"
+)]
 async fn half_a_request_holds_the_end_for_the_stopping_time_only() {
     let (address, stop, end) = served(shown());
     let mut half = TcpStream::connect(address).await.unwrap();
