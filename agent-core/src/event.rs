@@ -420,7 +420,7 @@ pub struct SynDropped {
     pub attempt: AttemptId,
     /// Why.
     pub cause: DropCause,
-    /// The hook of netfilter whose rules dropped it, where that is known.
+    /// The innermost hook of netfilter on the stack when it was freed, where that is known.
     pub hook: Option<HookPoint>,
     /// The kernel's number of its drop reason; 0 on kernels without reasons.
     pub reason: u32,
@@ -428,6 +428,18 @@ pub struct SynDropped {
     pub location: u64,
     /// CPU that wrote the record.
     pub cpu: u32,
+}
+
+impl SynDropped {
+    /// The hook of netfilter that dropped it: other code runs below a hook as well.
+    #[must_use]
+    pub fn netfilter_hook(&self) -> Option<HookPoint> {
+        let by_hook = matches!(
+            self.cause,
+            DropCause::Netfilter | DropCause::ConntrackFull | DropCause::ConntrackInsert
+        );
+        self.hook.filter(|_| by_hook)
+    }
 }
 
 /// What was done to a real server's configuration.

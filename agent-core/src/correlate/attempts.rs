@@ -123,7 +123,7 @@ impl Held {
                 client: dropped.attempt.tuple.into(),
                 isn: dropped.attempt.isn,
                 cause,
-                hook: dropped.hook,
+                hook: dropped.netfilter_hook(),
                 kernel_reason: dropped.reason,
                 kernel_location: dropped.location,
                 drops,

@@ -79,30 +79,16 @@ fn freed(ctx: &RawTracePointContext, reason: Option<u32>) -> Result<(), Stat> {
         attempt::count_drop(&pending.target.service, cause);
         return Ok(());
     }
-    let hook = if reread(by_netfilter) {
-        netfilter::hook(ctx)
-    } else {
-        0
-    };
     let death = Death {
         cause,
-        hook,
+        // Whatever the cause, and the agent looks at it where netfilter dropped the packet: behind
+        // a condition on the cause, the verifier of 5.10 removes the call as dead code.
+        hook: netfilter::hook(ctx),
         reason: reason.unwrap_or(0),
         location: ctx.arg(1),
     };
     died(ctx, &syn, &death);
     Ok(())
-}
-
-/// The same condition, read back from the stack, where the verifier does not follow its value.
-///
-/// The verifier of 5.10 walks this program first on paths that know the cause, takes later ones
-/// for the same, and removes what depends on another cause as dead code.
-#[inline(always)]
-fn reread(condition: bool) -> bool {
-    let on_stack = u8::from(condition);
-    // SAFETY: a reference to a live local.
-    unsafe { core::ptr::read_volatile(&raw const on_stack) != 0 }
 }
 
 /// Counts a SYN that died outside IPVS's own verdict and writes the evidence.
