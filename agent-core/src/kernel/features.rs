@@ -2,7 +2,7 @@
 //!
 //! A version says nothing: vendors bring features to old kernels and leave them out of new ones.
 //! So each feature is looked for, and [`TABLE`] says what its absence means. `run` does what
-//! [`plan`] says, `doctor` prints the table.
+//! [`Features::plan`] says, `doctor` prints the table.
 
 use std::collections::BTreeMap;
 use std::fmt;
