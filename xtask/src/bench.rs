@@ -4,12 +4,13 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 
-use crate::guest::{self, Flow, Prepared};
+use crate::guest::{self, Extras, Flow, Prepared};
 use crate::paths::Paths;
 use crate::results::{self, Event, Measurement};
 use crate::{kernel, pins, userland};
@@ -66,10 +67,19 @@ pub fn bench(paths: &Paths, args: &BenchArgs) -> Result<()> {
     }
 }
 
+/// A guest whose clock counts instructions, with these programs.
+const fn counting(programs: &Path) -> Extras<'_> {
+    Extras {
+        programs: Some(programs),
+        counting: true,
+        keep_log: false,
+    }
+}
+
 fn packet(paths: &Paths, kernel: &str) -> Result<()> {
     let bpftrace = userland::ensure_bpftrace(paths)?;
     let name = format!("{kernel} bench");
-    let guest = guest::prepare_counting(paths, kernel::find(kernel)?, &name, &bpftrace)?;
+    let guest = guest::prepare(paths, kernel::find(kernel)?, &name, counting(&bpftrace))?;
     let mut measured = Vec::new();
     follow(&guest, "bench", LIMIT, |event| {
         if let Event::Bench(one) = event {

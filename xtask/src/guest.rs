@@ -62,36 +62,24 @@ pub struct Prepared {
     _lock: fs::File,
 }
 
+/// What a guest has beyond the ordinary one.
+#[derive(Clone, Copy, Default)]
+pub struct Extras<'a> {
+    /// Root of further programs.
+    pub programs: Option<&'a Path>,
+    /// Whether its clock counts instructions.
+    pub counting: bool,
+    /// Whether to keep the console log of the former guest of this name.
+    pub keep_log: bool,
+}
+
 /// Builds and fetches all a guest needs, and writes its file system.
 ///
 /// `name` is the guest's: its files are kept under it.
 ///
 /// # Errors
 /// When any part of the set-up or the build fails.
-pub fn prepare(paths: &Paths, kernel: &Kernel, name: &str, keep_log: bool) -> Result<Prepared> {
-    prepare_with(paths, kernel, name, keep_log, None)
-}
-
-/// A guest whose clock counts instructions, with the programs below `more`.
-///
-/// # Errors
-/// As [`prepare`].
-pub fn prepare_counting(
-    paths: &Paths,
-    kernel: &Kernel,
-    name: &str,
-    more: &Path,
-) -> Result<Prepared> {
-    prepare_with(paths, kernel, name, false, Some(more))
-}
-
-fn prepare_with(
-    paths: &Paths,
-    kernel: &Kernel,
-    name: &str,
-    keep_log: bool,
-    more: Option<&Path>,
-) -> Result<Prepared> {
+pub fn prepare(paths: &Paths, kernel: &Kernel, name: &str, extras: Extras<'_>) -> Result<Prepared> {
     apt::ensure_program(pins::QEMU_PROGRAM)?;
     let userland = userland::ensure(paths)?;
     let files = kernel::ensure(paths, kernel)?;
@@ -104,11 +92,11 @@ fn prepare_with(
         image: files.image,
         initramfs: dir.join("initramfs.cpio"),
         name: kernel.name,
-        counting: more.is_some(),
+        counting: extras.counting,
         dir,
         _lock: lock,
     };
-    if keep_log {
+    if extras.keep_log {
         keep(&prepared.console_log())?;
     }
     initramfs::write(
@@ -118,7 +106,7 @@ fn prepare_with(
             kernel: &files.tree,
             init: &paths.static_program(LAB),
             agent: &paths.static_program(AGENT),
-            more,
+            more: extras.programs,
         },
     )?;
     Ok(prepared)

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::dist::{self, AGENT, LAB};
 use crate::exec::say;
 use crate::paths::Paths;
-use crate::pins::{GUESTS_AT_A_TIME, Pass};
+use crate::pins::{GUESTS_AT_A_TIME, Pass, Set};
 use crate::scenarios::{self, Played, Run};
 use crate::tally::Tally;
 
@@ -109,6 +109,8 @@ fn guest(paths: &Paths, pass: &Pass, wanted: &[String], lines: &mut Vec<String>)
         wanted,
         kernel_args: &pass.words(),
         keep_log: !wanted.is_empty(),
+        systemd: pass.set == Set::Systemd,
+        limit: scenarios::LIMIT,
     };
     scenarios::run(paths, &run, &mut |line| lines.push(line)).unwrap_or_else(|error| {
         lines.push(format!("{name}: FAILED: {error:#}"));

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::guest::{self, Flow};
+use crate::guest::{self, Extras, Flow};
 use crate::kernel;
 use crate::paths::Paths;
 use crate::results::{self, Event, Outcome};
 use crate::tally::Tally;
+use crate::userland;
 
 /// Longest run of all scenarios on one kernel, under emulation on a busy host.
-const SCENARIOS_LIMIT: Duration = Duration::from_mins(30);
+pub const LIMIT: Duration = Duration::from_mins(30);
 
 /// What one guest is booted for.
 pub struct Run<'a> {
@@ -26,6 +27,10 @@ pub struct Run<'a> {
     pub kernel_args: &'a [String],
     /// Whether to keep the console log of the former run.
     pub keep_log: bool,
+    /// Whether systemd is process 1.
+    pub systemd: bool,
+    /// How long it may take.
+    pub limit: Duration,
 }
 
 /// What became of a guest's scenarios.
@@ -42,16 +47,27 @@ pub struct Played {
 /// # Errors
 /// When the guest cannot be prepared or has nothing to run.
 pub fn run(paths: &Paths, run: &Run<'_>, print: &mut dyn FnMut(String)) -> Result<Played> {
-    let guest = guest::prepare(paths, kernel::find(run.kernel)?, run.name, run.keep_log)?;
+    let systemd = if run.systemd {
+        Some(userland::ensure_systemd(paths)?)
+    } else {
+        None
+    };
+    let extras = Extras {
+        programs: systemd.as_deref(),
+        keep_log: run.keep_log,
+        counting: false,
+    };
+    let guest = guest::prepare(paths, kernel::find(run.kernel)?, run.name, extras)?;
     let mut words = vec!["lab.mode=scenarios".to_owned()];
+    if run.systemd {
+        words.push("lab.init=systemd".to_owned());
+    }
     if !run.wanted.is_empty() {
         words.push(format!("lab.scenarios={}", run.wanted.join(",")));
     }
     words.extend_from_slice(run.kernel_args);
     let mut report = Report::default();
-    let followed = guest.follow(&words, SCENARIOS_LIMIT, |line| {
-        report.take(run.name, line, print)
-    });
+    let followed = guest.follow(&words, run.limit, |line| report.take(run.name, line, print));
     if let Err(error) = followed {
         let during = report.running.as_deref().unwrap_or("no scenario");
         print(format!("{}: FAILED during {during}: {error:#}", run.name));

@@ -78,14 +78,7 @@ fn link_applets(root: &Path) -> Result<()> {
 /// # Errors
 /// When apt cannot provide the packages.
 pub fn ensure_bpftrace(paths: &Paths) -> Result<PathBuf> {
-    let root = paths.cache.join("bpftrace");
-    let stamp = stamp(pins::BPFTRACE_PACKAGES);
-    cache::ensure(&paths.cache, &root, &stamp, |part| {
-        say("fetching bpftrace and its compiler");
-        unpack(paths, "bpftrace", pins::BPFTRACE_PACKAGES, part)?;
-        Ok(fs::remove_dir_all(part.join("usr/share"))?)
-    })?;
-    Ok(root)
+    ensure_programs(paths, "bpftrace", pins::BPFTRACE_PACKAGES)
 }
 
 /// Makes sure node_exporter is in the cache and returns its root.
@@ -93,11 +86,23 @@ pub fn ensure_bpftrace(paths: &Paths) -> Result<PathBuf> {
 /// # Errors
 /// When apt cannot provide the package.
 pub fn ensure_node_exporter(paths: &Paths) -> Result<PathBuf> {
-    let root = paths.cache.join("node-exporter");
-    let stamp = stamp(pins::NODE_EXPORTER_PACKAGES);
-    cache::ensure(&paths.cache, &root, &stamp, |part| {
-        say("fetching node_exporter");
-        unpack(paths, "node-exporter", pins::NODE_EXPORTER_PACKAGES, part)?;
+    ensure_programs(paths, "node-exporter", pins::NODE_EXPORTER_PACKAGES)
+}
+
+/// Makes sure systemd is in the cache and returns its root.
+///
+/// # Errors
+/// When apt cannot provide the packages.
+pub fn ensure_systemd(paths: &Paths) -> Result<PathBuf> {
+    ensure_programs(paths, "systemd", pins::SYSTEMD_PACKAGES)
+}
+
+/// Programs for the guest beside its userland, without their manuals.
+fn ensure_programs(paths: &Paths, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let root = paths.cache.join(name);
+    cache::ensure(&paths.cache, &root, &stamp(packages), |part| {
+        say(format!("fetching {name} for guests"));
+        unpack(paths, name, packages, part)?;
         Ok(fs::remove_dir_all(part.join("usr/share"))?)
     })?;
     Ok(root)

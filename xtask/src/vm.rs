@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::dist::{self, LAB};
 use crate::exec;
-use crate::guest::{self, Flow};
+use crate::guest::{self, Extras, Flow};
 use crate::kernel;
 use crate::passes;
 use crate::paths::Paths;
@@ -18,6 +18,9 @@ use crate::results::{self, Event};
 use crate::scenarios::{self, Played, Run};
 use crate::stack;
 use crate::tally::Tally;
+
+/// Longest run of the matrix of rights: some 700 cells.
+const RIGHTS_LIMIT: Duration = Duration::from_hours(4);
 
 /// Longest demonstration; it should take a tenth of that.
 const DEMO_LIMIT: Duration = Duration::from_mins(10);
@@ -46,6 +49,12 @@ pub struct VmArgs {
     /// Run every scenario on every kernel, by every way in and out
     #[arg(long, conflicts_with_all = ["kernel", "scenarios", "shell", "list"])]
     matrix: bool,
+    /// Boot with Debian's systemd as process 1
+    #[arg(long, conflicts_with_all = ["shell", "list", "matrix"])]
+    systemd: bool,
+    /// Run the agent with every combination of rights, one line each; takes hours
+    #[arg(long, conflicts_with_all = ["scenarios", "shell", "list", "matrix", "systemd"])]
+    rights: bool,
     /// Add a word to the kernel's command line
     #[arg(long = "kernel-arg", value_name = "WORD", allow_hyphen_values = true)]
     kernel_args: Vec<String>,
@@ -87,17 +96,35 @@ pub fn vm(paths: &Paths, args: &VmArgs) -> Result<()> {
             io::stdin().is_terminal(),
             "a shell needs a terminal on stdin; run a scenario instead"
         );
-        let guest = guest::prepare(paths, kernel::find(name)?, name, args.keep_log)?;
+        let extras = Extras {
+            keep_log: args.keep_log,
+            ..Extras::default()
+        };
+        let guest = guest::prepare(paths, kernel::find(name)?, name, extras)?;
         let mut words = vec!["lab.mode=shell".to_owned(), "quiet".to_owned()];
         words.extend_from_slice(&args.kernel_args);
         return guest.interact(&words);
     }
+    let set = match (args.systemd, args.rights) {
+        _ if !args.scenarios.is_empty() => None,
+        (true, _) => Some("lab.set=systemd"),
+        (_, true) => Some("lab.set=rights"),
+        _ => None,
+    };
+    let mut words: Vec<_> = set.into_iter().map(str::to_owned).collect();
+    words.extend_from_slice(&args.kernel_args);
     let run = Run {
         kernel: name,
         name,
         wanted: &args.scenarios,
-        kernel_args: &args.kernel_args,
+        kernel_args: &words,
         keep_log: args.keep_log,
+        systemd: args.systemd,
+        limit: if args.rights {
+            RIGHTS_LIMIT
+        } else {
+            scenarios::LIMIT
+        },
     };
     let Played { tally, .. } = scenarios::run(paths, &run, &mut |line| println!("{line}"))?;
     println!("kernel {name}: {tally}, {} skipped", tally.skipped);
@@ -147,7 +174,12 @@ pub fn demo(paths: &Paths, args: &DemoArgs) -> Result<()> {
     if args.stack {
         return stack::demo::run(paths, &args.kernel, args.any_port, args.keep);
     }
-    let guest = guest::prepare(paths, kernel::find(&args.kernel)?, &args.kernel, false)?;
+    let guest = guest::prepare(
+        paths,
+        kernel::find(&args.kernel)?,
+        &args.kernel,
+        Extras::default(),
+    )?;
     let words = ["lab.mode=demo".to_owned()];
     let mut failure = None;
     guest

@@ -41,6 +41,15 @@ pub struct Agent {
     authorization: &'static str,
 }
 
+/// How the start of an agent ended.
+#[derive(Debug)]
+pub enum Started {
+    /// It is ready.
+    Ready(Agent),
+    /// It has ended.
+    Ended(Finished),
+}
+
 impl Agent {
     /// Starts it with its defaults and waits until it says it is ready.
     ///
@@ -130,6 +139,25 @@ impl Agent {
         })?
     }
 
+    /// Waits until it is ready or has ended.
+    ///
+    /// # Errors
+    /// Neither in time.
+    pub fn wait_started(mut self) -> Result<Started> {
+        let ready = wait::until("/readyz to answer 200, or the end", READY_LIMIT, || {
+            if self.process.ensure_running().is_err() {
+                return Ok(false);
+            }
+            let ready = self.get("/readyz")?;
+            ensure!(ready.status == 200, "/readyz: {}", ready.body.trim());
+            Ok(true)
+        })?;
+        if ready {
+            return Ok(Started::Ready(self));
+        }
+        self.process.finish().map(Started::Ended)
+    }
+
     /// Asks the agent's HTTP server.
     ///
     /// # Errors
@@ -153,9 +181,7 @@ impl Agent {
     /// # Errors
     /// It does not answer with 200 and an exposition.
     pub fn scrape(&self) -> Result<Scrape> {
-        let answer = self.get("/metrics")?;
-        ensure!(answer.status == 200, "/metrics: {}", answer.status);
-        Scrape::parse(&answer.body)
+        scrape_at(self.address, self.authorization)
     }
 
     /// Waits until the metrics are exactly as expected, and sees that they stay so.
@@ -163,13 +189,7 @@ impl Agent {
     /// # Errors
     /// Names every number that differs.
     pub fn expect(&self, expected: &Expected) -> Result<()> {
-        wait::until("the expected counts", EXPECT_LIMIT, || {
-            expected.check(&self.scrape()?)
-        })?;
-        std::thread::sleep(SETTLE);
-        expected
-            .check(&self.scrape()?)
-            .context("the counts did not stay")
+        expect_of(|| self.scrape(), expected)
     }
 
     /// Its number.
@@ -208,6 +228,30 @@ impl Agent {
     pub fn kill(self) -> Result<()> {
         self.process.kill()
     }
+}
+
+fn scrape_at(address: SocketAddr, authorization: &str) -> Result<Scrape> {
+    let answer = http::get(address, "/metrics", authorization)?;
+    ensure!(answer.status == 200, "/metrics: {}", answer.status);
+    Scrape::parse(&answer.body)
+}
+
+fn expect_of(scrape: impl Fn() -> Result<Scrape>, expected: &Expected) -> Result<()> {
+    wait::until("the expected counts", EXPECT_LIMIT, || {
+        expected.check(&scrape()?)
+    })?;
+    std::thread::sleep(SETTLE);
+    expected
+        .check(&scrape()?)
+        .context("the counts did not stay")
+}
+
+/// As [`Agent::expect`], of an agent that something else started with its defaults.
+///
+/// # Errors
+/// As [`Agent::expect`].
+pub fn expect_at_default(expected: &Expected) -> Result<()> {
+    expect_of(|| scrape_at(LISTEN.into(), ""), expected)
 }
 
 /// What the log of the last agent reports about `what` for this cause: the number behind `what`,

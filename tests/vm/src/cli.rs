@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::bench;
 use crate::demo;
 use crate::director::{self, Transport};
+use crate::init;
 use crate::lab::Lab;
 use crate::rights::Rights;
 use crate::scenarios::{self, SCENARIOS};
@@ -27,6 +28,8 @@ enum Cli {
         /// A name that `lab list` shows.
         name: String,
     },
+    /// Runs what the host asked for as a unit of systemd, and powers off.
+    Unit,
     /// Plays the incident for a person, in three acts.
     Demo,
     /// Plays the incident at the host's word, with Prometheus watching.
@@ -105,6 +108,7 @@ pub fn run() -> Result<()> {
             Ok(())
         }
         Cli::Scenario { name } => Lab::play(scenarios::find(&name)?.run),
+        Cli::Unit => init::run_as_unit(),
         Cli::Demo => demo::run(),
         Cli::Stack => stack::run(),
         Cli::Bench => bench::run(),

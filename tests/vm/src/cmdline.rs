@@ -28,10 +28,12 @@ pub struct Request {
     pub mode: Mode,
     /// `lab.scenarios=a,b`; empty means `set`.
     pub scenarios: Vec<String>,
-    /// `lab.set=`, `all`, `core` or `ways`; all when absent.
+    /// `lab.set=`, a name of [`Set`]; all when absent.
     pub set: Set,
     /// `lab.kernel=`: the host's name for this kernel, empty when absent.
     pub kernel: String,
+    /// `lab.init=systemd`: systemd is process 1 and starts the lab.
+    pub systemd: bool,
 }
 
 /// Reads `/proc/cmdline`; words that do not begin with `lab.` are the kernel's.
@@ -44,6 +46,7 @@ pub fn parse(cmdline: &str) -> Result<Request> {
         scenarios: Vec::new(),
         set: Set::All,
         kernel: String::new(),
+        systemd: false,
     };
     for (key, value) in lab_words(cmdline) {
         match key {
@@ -51,8 +54,9 @@ pub fn parse(cmdline: &str) -> Result<Request> {
             "scenarios" => request.scenarios = parse_list(value),
             "set" => request.set = parse_set(value)?,
             "kernel" => value.clone_into(&mut request.kernel),
+            "init" => request.systemd = parse_init(value)?,
             other => bail!(
-                "unknown word `lab.{other}` on the kernel's command line; known are lab.mode, lab.scenarios, lab.set, lab.kernel"
+                "unknown word `lab.{other}` on the kernel's command line; known are lab.mode, lab.scenarios, lab.set, lab.kernel, lab.init"
             ),
         }
     }
@@ -87,7 +91,16 @@ fn parse_set(value: &str) -> Result<Set> {
         "all" => Ok(Set::All),
         "core" => Ok(Set::Core),
         "ways" => Ok(Set::Ways),
-        other => bail!("unknown lab.set `{other}`; known are all, core, ways"),
+        "systemd" => Ok(Set::Systemd),
+        "rights" => Ok(Set::Rights),
+        other => bail!("unknown lab.set `{other}`; known are all, core, ways, systemd, rights"),
+    }
+}
+
+fn parse_init(value: &str) -> Result<bool> {
+    match value {
+        "systemd" => Ok(true),
+        other => bail!("unknown lab.init `{other}`; known is systemd"),
     }
 }
 
@@ -115,6 +128,7 @@ mod tests {
                 scenarios: vec!["a".to_owned(), "b".to_owned()],
                 set: Set::Core,
                 kernel: "6.1".to_owned(),
+                systemd: false,
             }
         );
     }

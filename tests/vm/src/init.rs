@@ -1,4 +1,5 @@
-//! PID 1 of the guest: mounts, runs what the host asked for, powers off.
+//! PID 1 of the guest: mounts, runs what the host asked for, powers off. Where the host wants
+//! systemd, PID 1 becomes systemd, which starts the rest of this as a unit of its own.
 //!
 //! It must always come to the power-off and say why: whatever can fail or hang runs in a child
 //! process with a time limit, and a panic of its own is caught.
@@ -6,7 +7,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
-use std::panic::catch_unwind;
+use std::panic::{UnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ use nix::unistd::{Pid, sync};
 use crate::cmdline::{self, Mode, Request};
 use crate::command;
 use crate::results::{Event, Outcome, Results};
-use crate::scenarios;
+use crate::scenarios::{self, Set};
+use crate::systemd;
 
 /// Where the userland's programs are.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -39,6 +41,8 @@ const MOUNTS: [(&str, &str); 10] = [
 ];
 /// One scenario may take this long; the slowest takes a minute under emulation.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(300);
+/// The matrix of rights may take this long; each of its cells has a limit of its own.
+const RIGHTS_LIMIT: Duration = Duration::from_hours(4);
 /// The demo may take this long.
 const DEMO_LIMIT: Duration = Duration::from_secs(240);
 /// People may look at Prometheus for a day; the host ends it when it has seen enough.
@@ -54,10 +58,28 @@ const MAX_DETAIL_BYTES: usize = 16_384;
 
 /// Runs the guest; never returns.
 pub fn run() -> ! {
-    let ended = catch_unwind(|| {
+    finish(|| {
         prepare()?;
-        serve()
-    });
+        let request = cmdline::parse(&fs::read_to_string("/proc/cmdline")?)?;
+        if request.systemd {
+            return systemd::become_process_1().map(|never| match never {});
+        }
+        serve(&request)
+    })
+}
+
+/// Runs what the host asked for under another process 1; never returns.
+pub fn run_as_unit() -> ! {
+    finish(|| {
+        // SAFETY: nothing has started a thread yet.
+        unsafe { std::env::set_var("PATH", PATH) };
+        serve(&cmdline::parse(&fs::read_to_string("/proc/cmdline")?)?)
+    })
+}
+
+/// Does the work, reports why it failed, and powers off.
+fn finish(work: impl FnOnce() -> Result<()> + UnwindSafe) -> ! {
+    let ended = catch_unwind(work);
     let failure = match ended {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(format!("{error:#}")),
@@ -115,11 +137,10 @@ fn find_program(name: &str) -> Result<String> {
         .with_context(|| format!("no program {name} in {PATH}"))
 }
 
-fn serve() -> Result<()> {
-    let request = cmdline::parse(&fs::read_to_string("/proc/cmdline")?)?;
+fn serve(request: &Request) -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     match request.mode {
-        Mode::Scenarios => run_scenarios(&request, release.trim()),
+        Mode::Scenarios => run_scenarios(request, release.trim()),
         Mode::Bench => run_lab(&["bench"], BENCH_LIMIT),
         Mode::BenchTable => run_lab(&["bench-table"], BENCH_LIMIT),
         Mode::Demo => run_lab(&["demo"], DEMO_LIMIT),
@@ -136,7 +157,8 @@ fn run_scenarios(request: &Request, release: &str) -> Result<()> {
     let names = if asked_for {
         request.scenarios.clone()
     } else {
-        scenarios::names(request.set)
+        let names = request.set.names();
+        names.into_iter().map(str::to_owned).collect()
     };
     for name in &names {
         scenarios::find(name)?;
@@ -163,7 +185,12 @@ fn run_scenarios(request: &Request, release: &str) -> Result<()> {
 
 /// Plays one scenario; how it ended, and why it failed.
 fn play(name: &str) -> (Outcome, String) {
-    match run_lab(&["scenario", name], SCENARIO_LIMIT) {
+    let limit = if Set::Rights.names().contains(&name) {
+        RIGHTS_LIMIT
+    } else {
+        SCENARIO_LIMIT
+    };
+    match run_lab(&["scenario", name], limit) {
         Ok(()) => (Outcome::Passed, String::new()),
         Err(error) => (Outcome::Failed, format!("{error:#}")),
     }

@@ -3,6 +3,8 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,6 +22,9 @@ use crate::sysctl;
 
 /// This program, which makes itself smaller.
 const LAB: &str = "/bin/lab";
+
+/// What a masked file is replaced by: empty, and closed to all but root, as systemd's.
+const MASK: &str = "/tmp/masked";
 
 /// Who a program runs as and what is kept from it.
 #[derive(Args, Clone, Debug, Default)]
@@ -128,8 +133,9 @@ impl Rights {
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(none, "/", none, private, none).context("make mounts private")?;
         for file in &self.mask {
-            std::fs::write("/tmp/masked", "").context("make an empty file")?;
-            mount(Some("/tmp/masked"), file, none, MsFlags::MS_BIND, none)
+            std::fs::write(MASK, "").context("make an empty file")?;
+            std::fs::set_permissions(MASK, Permissions::from_mode(0o0))?;
+            mount(Some(MASK), file, none, MsFlags::MS_BIND, none)
                 .with_context(|| format!("mask {}", file.display()))?;
         }
         for directory in &self.empty {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{LIMIT, follow};
+use super::{LIMIT, counting, follow};
 use crate::guest;
 use crate::kernel;
 use crate::paths::Paths;
@@ -22,11 +22,11 @@ const VARIANTS: &[&str] = &["agent", "agent, all real servers", "node_exporter"]
 /// When the guest fails.
 pub fn run(paths: &Paths, name: &str) -> Result<()> {
     let exporter = userland::ensure_node_exporter(paths)?;
-    let guest = guest::prepare_counting(
+    let guest = guest::prepare(
         paths,
         kernel::find(name)?,
         &format!("{name} bench table"),
-        &exporter,
+        counting(&exporter),
     )?;
     let mut measured = Vec::new();
     follow(&guest, "bench_table", LIMIT, |event| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::guest::{self, Flow};
+use crate::guest::{self, Extras, Flow};
 use crate::kernel;
 use crate::paths::Paths;
 use crate::qemu::{Forward, Guest};
@@ -70,7 +70,7 @@ impl Director {
     /// When the guest does not come up; the end of its console is shown then.
     pub fn boot(paths: &Paths, kernel: &str, agent: u16, control: u16) -> Result<Self> {
         let name = format!("{kernel} stack");
-        let prepared = guest::prepare(paths, kernel::find(kernel)?, &name, false)?;
+        let prepared = guest::prepare(paths, kernel::find(kernel)?, &name, Extras::default())?;
         let forwards = [
             Forward {
                 host: agent,

@@ -1,6 +1,6 @@
 //! Which scenarios a kernel runs: all, or those whose outcome rests on the kernel. Pure.
 
-use super::{SCENARIOS, Scenario};
+use super::SCENARIOS;
 
 /// The scenarios that rest on how a kernel lays its structures out, names its functions and drop
 /// reasons, or decides; every kernel runs at least these. What the rest shows is the agent's own
@@ -54,6 +54,15 @@ pub const CORE: &[&str] = &[
 /// [`CORE`].
 pub const WAYS: &[&str] = &["stale-reuse", "reschedule", "reuse-drop", "iptables-drop"];
 
+/// The scenarios that need systemd as process 1.
+const SYSTEMD: &[&str] = &["shipped-unit"];
+
+/// What a guest with systemd plays beside them: the other half of what people install.
+const WITH_SYSTEMD: &[&str] = &["rights-cells"];
+
+/// The scenarios that take hours.
+const RIGHTS: &[&str] = &["rights-matrix"];
+
 /// A scenario that can hold on one kernel only.
 struct Exception {
     scenario: &'static str,
@@ -83,29 +92,34 @@ const EXCEPTIONS: &[Exception] = &[
 /// How much of the list a guest runs when no scenario is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    /// All of it.
+    /// All that an ordinary guest can run in its time.
     All,
     /// [`CORE`].
     Core,
     /// [`WAYS`].
     Ways,
+    /// [`SYSTEMD`] and [`WITH_SYSTEMD`].
+    Systemd,
+    /// [`RIGHTS`].
+    Rights,
 }
 
 impl Set {
-    /// Whether it has this scenario.
-    pub fn has(self, scenario: &Scenario) -> bool {
+    /// The scenarios it has, in order.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = SCENARIOS.iter().map(|scenario| scenario.name);
+        all.filter(|name| self.has(name)).collect()
+    }
+
+    fn has(self, name: &str) -> bool {
         match self {
-            Self::All => true,
-            Self::Core => CORE.contains(&scenario.name),
-            Self::Ways => WAYS.contains(&scenario.name),
+            Self::All => !SYSTEMD.contains(&name) && !RIGHTS.contains(&name),
+            Self::Core => CORE.contains(&name),
+            Self::Ways => WAYS.contains(&name),
+            Self::Systemd => SYSTEMD.contains(&name) || WITH_SYSTEMD.contains(&name),
+            Self::Rights => RIGHTS.contains(&name),
         }
     }
-}
-
-/// Every scenario of `set`, in order.
-pub fn names(set: Set) -> Vec<String> {
-    let chosen = SCENARIOS.iter().filter(|scenario| set.has(scenario));
-    chosen.map(|scenario| scenario.name.to_owned()).collect()
 }
 
 /// Why this scenario cannot hold on this kernel; `None` when it can.
@@ -125,10 +139,17 @@ mod tests {
         for name in CORE.iter().chain(excepted) {
             assert!(super::super::find(name).is_ok(), "{name}");
         }
-        assert_eq!(names(Set::Core).len(), CORE.len());
-        assert_eq!(names(Set::Ways).len(), WAYS.len());
+        for (set, chosen) in [
+            (Set::Core, CORE),
+            (Set::Ways, WAYS),
+            (Set::Systemd, &[SYSTEMD, WITH_SYSTEMD].concat()),
+            (Set::Rights, RIGHTS),
+        ] {
+            assert_eq!(set.names().len(), chosen.len(), "{set:?}");
+        }
         assert!(WAYS.iter().all(|name| CORE.contains(name)));
-        assert_eq!(names(Set::All).len(), SCENARIOS.len());
+        let special = SYSTEMD.len() + RIGHTS.len();
+        assert_eq!(Set::All.names().len() + special, SCENARIOS.len());
     }
 
     #[test]

@@ -25,7 +25,9 @@ mod removed;
 mod reschedule;
 mod reuse_drop;
 mod rights;
+mod rights_matrix;
 mod rolling_update;
+mod shipped_unit;
 mod skew;
 mod stale_reuse;
 mod stop;
@@ -40,7 +42,7 @@ use anyhow::{Context as _, Result};
 
 use crate::lab::Lab;
 
-pub use choice::{Set, names, reason_to_skip};
+pub use choice::{Set, reason_to_skip};
 
 /// One story.
 pub struct Scenario {
@@ -217,6 +219,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "doctor-other-netns",
         "IPVS in another namespace is found, and the doctor's command enters it",
         doctor::other_namespace,
+    ),
+    row(
+        "shipped-unit",
+        "systemd runs the unit of deploy/: active, ready, and exact whatever kptr_restrict is",
+        shipped_unit::run,
     ),
     row("trace", "live findings as JSON Lines", trace::run),
     row(
@@ -396,6 +403,17 @@ pub const SCENARIOS: &[Scenario] = &[
         "mixed",
         "every cause and outcome at once: each is counted once, and under its own name",
         mixed::run,
+    ),
+    // The last of each guest: lockdown cannot be undone.
+    row(
+        "rights-cells",
+        "the shipped rights and less, open and locked kernels: exact, or what is missing is named",
+        rights_matrix::chosen,
+    ),
+    row(
+        "rights-matrix",
+        "the same for every combination",
+        rights_matrix::all,
     ),
 ];
 
