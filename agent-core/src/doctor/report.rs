@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 
 use super::facts::{Facts, Netns};
-use super::rules::{Advice, Kind, Lasting, RULES, Risk, Rule, Sure, Verdict};
+use super::rules::{self, Advice, Kind, Lasting, RULES, Risk, Rule, Sure, Verdict};
 
 /// Where the sections of the rules are.
 const DOCUMENT: &str = "docs/doctor.md";
@@ -189,19 +189,17 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    fn ending(&self) -> &'static str {
-        match self.conclusion() {
+    /// The conclusion in one line; of a node that cannot be observed, the words of `run`.
+    fn ending(&self) -> String {
+        let text = match self.conclusion() {
             Conclusion::NothingToDo => "nothing to do",
             Conclusion::Advice => "problems found, see above",
-            Conclusion::CannotObserve => {
-                let hindered = self.verdicts.iter().any(Entry::is_hindrance);
-                if hindered {
-                    "this node cannot be observed as it is"
-                } else {
-                    "some facts could not be read: see unknown above"
-                }
-            }
-        }
+            Conclusion::CannotObserve => match rules::prerequisites(self.facts) {
+                Err(refusal) => return refusal.to_string(),
+                Ok(()) => "some facts could not be read: see unknown above",
+            },
+        };
+        text.to_owned()
     }
 }
 

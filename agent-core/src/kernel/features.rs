@@ -203,7 +203,9 @@ pub const TABLE: &[Row] = &[
         Feature::Helpers,
         "helpers of the programs",
         "reading memory and stacks, sending records",
-        Without::Refused(OTHER_KERNEL),
+        Without::Refused(
+            "a kernel that has them and is not locked down (lockdown=confidentiality hides them)",
+        ),
     ),
     row(
         Feature::RingBuffer,

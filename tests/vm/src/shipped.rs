@@ -46,10 +46,14 @@ const OPTIONS: &[(&str, Confinement)] = &[
 ];
 
 /// What a container runtime does unless the container is privileged: the defaults of containerd
-/// and CRI-O. Its own sysfs has no tracefs and no debugfs in it.
+/// and CRI-O. Its own sysfs has no tracefs, no debugfs and no securityfs in it.
 const CONTAINER: Confinement = Confinement {
     masked: &["/proc/kcore"],
-    emptied: &["/sys/kernel/debug", "/sys/kernel/tracing"],
+    emptied: &[
+        "/sys/kernel/debug",
+        "/sys/kernel/tracing",
+        "/sys/kernel/security",
+    ],
     read_only: &["/proc/sys", "/sys"],
     without: CapabilitySet::empty(),
 };

@@ -17,6 +17,10 @@ fn judged(verdict: Judged) -> Verdict {
 const JUDGED_APART: [Feature; 3] = [Feature::KernelTypes, Feature::IpVsTypes, Feature::Kprobes];
 
 pub(super) fn kernel(facts: &Facts) -> Verdict {
+    if facts.kernel.lockdown.known() == Some(&Lockdown::Confidentiality) {
+        // It refuses the programs that look, and helpers that are there.
+        return not_applicable("the kernel is locked down, which hides what it offers");
+    }
     judged(need(&facts.kernel.features, "what the kernel offers to programs").map(judge_features))
 }
 

@@ -156,6 +156,12 @@ fn lockdown_is_named_in_one_line() {
         refusal.to_string(),
         "cannot observe this node: the kernel is locked down (lockdown=confidentiality), expected lockdown=integrity or none"
     );
+    // What lockdown hides is not blamed on the kernel.
+    let without_helpers = with_kernel(|k| {
+        k.lockdown = Fact::Known(Lockdown::Confidentiality);
+        k.features = Fact::Known(features_without(&[Feature::Helpers]));
+    });
+    assert_eq!(prerequisites(&without_helpers), Err(refusal));
     assert_eq!(
         Lockdown::of("none [integrity] confidentiality\n"),
         Some(Lockdown::Integrity)

@@ -24,7 +24,7 @@ use crate::topology::{REAL_SERVERS, RS1};
 /// Exit status of a node that cannot be observed.
 const CANNOT_OBSERVE: i32 = 3;
 /// Longest refusal, in lines.
-const REFUSAL_LINES: usize = 3;
+const REFUSAL_LINES: usize = 2;
 /// Connections of each cell; round robin makes a third of them stale.
 const CONNECTIONS: u16 = 9;
 /// Source ports of the cells, used in turn.
@@ -128,10 +128,12 @@ fn chosen_cells<'a>(unit: &'a Shipped, daemon_set: &'a Shipped) -> Vec<Cell<'a>>
         lockdown: Lockdown::Integrity,
         ..usual(unit)
     });
-    cells.push(Cell {
-        lockdown: Lockdown::Confidentiality,
-        ..usual(unit)
-    });
+    for shipped in [unit, daemon_set] {
+        cells.push(Cell {
+            lockdown: Lockdown::Confidentiality,
+            ..usual(shipped)
+        });
+    }
     cells.push(Cell {
         kept: Kept::All,
         sandbox: Sandbox::None,
