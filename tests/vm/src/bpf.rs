@@ -11,8 +11,9 @@ use crate::{command, wait};
 
 /// The kernel frees programs and maps a moment after their last user is gone.
 const FREE_LIMIT: Duration = Duration::from_secs(15);
-/// `bpftool` loads an iterator of its own to list processes; it is not ours to count.
-const BPFTOOLS_OWN: [&str; 2] = ["dump_bpf_", "pid_iter"];
+/// `bpftool` loads an iterator of its own to list processes, and systemd filters of devices and
+/// addresses for its units; they are not ours to count.
+const OF_OTHERS: [&str; 3] = ["dump_bpf_", "pid_iter", "sd_"];
 
 /// Every BPF program, link and map, and every kprobe, by a text that identifies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Inventory {
         let mut found = BTreeMap::new();
         for kind in ["prog", "link", "map"] {
             for object in list(kind)? {
-                if !is_bpftools_own(&object) {
+                if !is_of_others(&object) {
                     found.insert(format!("{kind} {}", object["id"]), object.to_string());
                 }
             }
@@ -73,7 +74,7 @@ fn list(kind: &str) -> Result<Vec<Value>> {
         .with_context(|| format!("`bpftool -j {kind} show` printed {text:?}"))
 }
 
-fn is_bpftools_own(object: &Value) -> bool {
+fn is_of_others(object: &Value) -> bool {
     let name = object["name"].as_str().unwrap_or_default();
-    BPFTOOLS_OWN.iter().any(|own| name.starts_with(own)) || object["type"] == "iter"
+    OF_OTHERS.iter().any(|own| name.starts_with(own)) || object["type"] == "iter"
 }
