@@ -197,7 +197,7 @@ impl fmt::Display for Tuple {
 pub struct AttemptId {
     /// Who asked whom.
     pub tuple: Tuple,
-    /// Initial sequence number: tells apart two attempts on the same tuple.
+    /// Initial sequence number: distinguishes two attempts on the same tuple.
     pub isn: u32,
 }
 

@@ -1,4 +1,4 @@
-//! One observation, from records to findings: drains, decodes, correlates, tells.
+//! One observation, from records to findings: drains, decodes, correlates, reports.
 //!
 //! Holds no policy of its own: when to drain is `run`'s business, what it means is `correlate`'s.
 
@@ -25,7 +25,7 @@ use crate::status::{SharedStatus, TableStatus};
 use crate::table::changes::Difference;
 use crate::table::tables::Tables;
 
-/// How often the kernel's own counters are looked at for findings; a scrape reads them anew.
+/// How often the kernel's own counters are looked at for findings; a scrape reads them itself.
 const PROCFS_PERIOD: Duration = Duration::from_secs(10);
 
 /// Where findings go besides the metrics.
@@ -33,7 +33,7 @@ pub trait Sink {
     /// One finding, in the order of the correlator.
     ///
     /// # Errors
-    /// Why nothing more can be told there.
+    /// Why nothing more can be read there.
     fn finding(&mut self, now: MonoNs, finding: &Finding, clocks: &WallAnchor) -> io::Result<()>;
 
     /// Something changed between two readings of an IPVS table.
@@ -52,7 +52,7 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Called at every drain, for what is told by time and not by a finding.
+    /// Called at every drain, for what is reported by time and not by a finding.
     ///
     /// # Errors
     /// As [`Self::finding`].
@@ -139,7 +139,7 @@ impl<S: Sink> Observer<S> {
         self.status.observer_runs(now);
         self.correlator.handle_timeout(now);
         self.sink.tick(now)?;
-        self.tell(now)
+        self.report(now)
     }
 
     /// Gives up on every outcome still open.
@@ -151,7 +151,7 @@ impl<S: Sink> Observer<S> {
         self.look_at_procfs(now);
         self.node.handle_end(now);
         self.tables.handle_end();
-        self.tell(now)?;
+        self.report(now)?;
         self.sink.finish();
         Ok(())
     }
@@ -179,10 +179,10 @@ impl<S: Sink> Observer<S> {
         });
     }
 
-    /// Reads what is counted about the node; its findings are told with the next ones.
+    /// Reads what is counted about the node; its findings are reported with the next ones.
     pub fn look_at_node(&mut self, session: &Session, now: MonoNs) {
         let counters = session.programs.counters();
-        // Kernel maps of this process can always be read; if not, the next look tells as much.
+        // Kernel maps of this process can always be read; if not, the next look shows it.
         let (Ok(counts), Ok(latest)) = (counters.node_counts(), counters.node_latest()) else {
             return;
         };
@@ -269,24 +269,24 @@ impl<S: Sink> Observer<S> {
         self.sink.tables(now, &self.tables)
     }
 
-    fn tell(&mut self, now: MonoNs) -> io::Result<()> {
+    fn report(&mut self, now: MonoNs) -> io::Result<()> {
         let clocks = clock::wall_anchor();
-        let mut told = Ok(());
+        let mut reported = Ok(());
         while let Some(finding) = self.correlator.poll_output() {
             self.metrics.finding(&finding, &clocks);
-            told = told.and(self.sink.finding(now, &finding, &clocks));
+            reported = reported.and(self.sink.finding(now, &finding, &clocks));
         }
         while let Some(finding) = self.node.poll_output() {
-            told = told.and(self.sink.finding(now, &finding, &clocks));
+            reported = reported.and(self.sink.finding(now, &finding, &clocks));
         }
         while let Some(finding) = self.tables.poll_output() {
-            told = told.and(self.sink.finding(now, &finding, &clocks));
+            reported = reported.and(self.sink.finding(now, &finding, &clocks));
         }
         while let Some(difference) = self.tables.poll_difference() {
-            told = told.and(self.sink.difference(&difference));
+            reported = reported.and(self.sink.difference(&difference));
         }
         self.metrics.correlated(self.correlator.counters());
-        told
+        reported
     }
 }
 

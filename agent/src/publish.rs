@@ -145,7 +145,7 @@ fn layout_by_name(layout: &KernelLayout) -> impl Iterator<Item = (String, u16)> 
         .map(|(field, offset)| (format!("{}.{}", field.structure, field.path), offset))
 }
 
-/// Fields this kernel does not have, each with what is not told for it.
+/// Fields this kernel does not have, each with what is not reported for it.
 fn absent_fields(layout: &KernelLayout) -> impl Iterator<Item = (String, String)> {
     FIELDS
         .iter()

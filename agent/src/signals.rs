@@ -1,4 +1,4 @@
-//! SIGHUP: reads again what can change without attaching anew, and never ends the process.
+//! SIGHUP: reads again what can change without attaching again, and never ends the process.
 
 use log::LevelFilter;
 use tokio::signal::unix::{Signal, SignalKind, signal};

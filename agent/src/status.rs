@@ -130,11 +130,11 @@ pub struct Status {
     pub types: String,
     /// The way programs hang on functions of the module, and why it was taken.
     pub attachment: String,
-    /// Times observation was interrupted, because the module was unloaded or let go.
+    /// Times observation was interrupted, because the module was unloaded or no longer used.
     pub gaps: u64,
     /// Where the kernel keeps what is read: offset by field, absent fields left out.
     pub layout: BTreeMap<String, u16>,
-    /// Fields this kernel does not have, and what is not told for it.
+    /// Fields this kernel does not have, and what is not reported for it.
     pub absent: BTreeMap<String, String>,
     /// What is not reported on this node, and why.
     pub limitations: Vec<Limitation>,

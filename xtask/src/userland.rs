@@ -97,7 +97,7 @@ pub fn ensure_systemd(paths: &Paths) -> Result<PathBuf> {
     ensure_programs(paths, "systemd", pins::SYSTEMD_PACKAGES)
 }
 
-/// Programs for the guest beside its userland, without their manuals.
+/// Programs for the guest besides its userland, without their manuals.
 fn ensure_programs(paths: &Paths, name: &str, packages: &[&str]) -> Result<PathBuf> {
     let root = paths.cache.join(name);
     cache::ensure(&paths.cache, &root, &stamp(packages), |part| {

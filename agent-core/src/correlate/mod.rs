@@ -1,7 +1,7 @@
 //! Events to findings: a state machine that is handed the time.
 //!
 //! PURE. Reads no clock, does no IO, cannot fail. The caller's four kinds of call:
-//! - `handle_*` tells it what happened (an event, a loss, that time has passed);
+//! - `handle_*` takes what happened (an event, a loss, that time has passed);
 //! - `poll_output` takes findings until there is none; do so after every `handle_*`;
 //! - `poll_timeout` says when to call `handle_timeout` at the latest;
 //! - everything else only reads.
@@ -58,11 +58,11 @@ pub struct Counters {
     pub events: u64,
     /// Events a finding was made of.
     pub reported: u64,
-    /// Ordinary decisions nobody asked for, and what another finding tells already.
+    /// Ordinary decisions that were not asked for, and what another finding says already.
     pub suppressed: u64,
     /// Lost: events of attempts that had to make room.
     pub evicted: u64,
-    /// Lost: events of findings nobody took in time.
+    /// Lost: events of findings that were not taken in time.
     pub unread: u64,
     /// Events that came after younger ones had left the window; handled all the same.
     pub late: u64,
@@ -207,10 +207,10 @@ impl Correlator {
             self.stale.note(decided);
         }
         let held = self.attempts.take(&decided.attempt);
-        let told = decided.first_drop;
+        let reported = decided.first_drop;
         let seen = held.as_ref().map(|held| held.first_drop);
         // The record alone is enough: the drop's own record may have been lost.
-        if let Some(first) = told.into_iter().chain(seen).min() {
+        if let Some(first) = reported.into_iter().chain(seen).min() {
             return self.delayed(decided, first, held.as_ref());
         }
         if let Verdict::ReusedStale(cause) = decided.verdict {

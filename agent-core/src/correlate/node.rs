@@ -1,6 +1,6 @@
 //! Growing counters about the node to findings.
 //!
-//! PURE. NodeProblem of the node is counted and not seen packet by packet. A counter is told when it
+//! PURE. NodeProblem of the node is counted and not seen packet by packet. A counter is reported when it
 //! first grows, then at most every [`TELL_EVERY`] with what was added since: the findings are few,
 //! and their counts together are the counter.
 
@@ -16,14 +16,14 @@ use crate::decode::proc::Readings;
 use crate::event::{NetnsId, NodeProblem};
 use crate::finding::{Counted, Finding, ListenerInPortRange};
 
-/// How often a counter that goes on growing is told.
+/// How often a counter that goes on growing is reported.
 pub const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Counters told apart: as many as the kernel programs hold. Those beyond are told together, as
+/// Counters kept apart: as many as the kernel programs hold. Those beyond are reported together, as
 /// one without an address.
 pub const COUNTERS_HELD_MAX: usize = NODE_COUNTS_MAX as usize;
 
-/// Listeners in the range of source ports that are told one by one: somebody reads them. The gauge
+/// Listeners in the range of source ports that are reported one by one: a person reads them. The gauge
 /// has all.
 pub const LISTENERS_TOLD_MAX: usize = 256;
 
@@ -39,11 +39,11 @@ struct Place {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     /// What the findings so far add up to, and what was there before them.
-    told: u64,
+    reported: u64,
     seen: u64,
-    /// When it was last seen as it was told.
+    /// When it was last seen as it was reported.
     since: MonoNs,
-    told_at: Option<MonoNs>,
+    reported_at: Option<MonoNs>,
 }
 
 /// What a counter that is met for the first time started from.
@@ -113,11 +113,11 @@ impl NodeWatch {
         self.listeners(now, readings.listeners_in_port_range.as_deref());
     }
 
-    /// Nothing more will come: tells what has grown since it was told.
+    /// Nothing more will come: reports what has grown since the last report.
     pub fn handle_end(&mut self, now: MonoNs) {
         for (place, known) in &mut self.known {
-            if known.seen > known.told {
-                self.findings.push_back(tell(*place, known, now, &[]));
+            if known.seen > known.reported {
+                self.findings.push_back(report(*place, known, now, &[]));
             }
         }
     }
@@ -152,26 +152,28 @@ impl NodeWatch {
         latest: &[NodeCount],
     ) {
         let known = self.known.entry(place).or_insert_with(|| {
-            let told = match start {
+            let reported = match start {
                 Start::Zero => 0,
                 Start::AsFound => value,
             };
             Known {
-                told,
-                seen: told,
+                reported,
+                seen: reported,
                 since: before,
-                told_at: None,
+                reported_at: None,
             }
         });
         if value > known.seen {
-            if known.seen == known.told {
+            if known.seen == known.reported {
                 known.since = before;
             }
             known.seen = value;
         }
-        let due = known.told_at.is_none_or(|at| now.since(at) >= TELL_EVERY);
-        if known.seen > known.told && due {
-            self.findings.push_back(tell(place, known, now, latest));
+        let due = known
+            .reported_at
+            .is_none_or(|at| now.since(at) >= TELL_EVERY);
+        if known.seen > known.reported && due {
+            self.findings.push_back(report(place, known, now, latest));
         }
     }
 
@@ -187,10 +189,10 @@ impl NodeWatch {
     }
 }
 
-/// The finding that brings what was told up to what was seen.
-fn tell(place: Place, known: &mut Known, now: MonoNs, latest: &[NodeCount]) -> Finding {
-    let count = known.seen - known.told;
-    (known.told, known.told_at) = (known.seen, Some(now));
+/// The finding that brings what was reported up to what was seen.
+fn report(place: Place, known: &mut Known, now: MonoNs, latest: &[NodeCount]) -> Finding {
+    let count = known.seen - known.reported;
+    (known.reported, known.reported_at) = (known.seen, Some(now));
     let latest = latest
         .iter()
         .find(|latest| place.at.is_none() && place.problem == NodeProblem::Event(latest.event));
@@ -233,7 +235,7 @@ mod tests {
         MonoNs(seconds * SECOND)
     }
 
-    fn told(watch: &mut NodeWatch) -> Vec<String> {
+    fn reported(watch: &mut NodeWatch) -> Vec<String> {
         std::iter::from_fn(|| watch.poll_output())
             .map(|finding| finding.to_string())
             .collect()
@@ -245,30 +247,30 @@ mod tests {
         watch.handle_counts(at(1), &[], &[]);
         watch.handle_counts(at(2), &[(refused(80), 3)], &[]);
         assert_eq!(
-            told(&mut watch),
+            reported(&mut watch),
             ["listener 10.0.0.1:80 refused 3 SYNs in 1.0 s: accept_queue_full"]
         );
         for second in 3..12 {
             watch.handle_counts(at(second), &[(refused(80), 4)], &[]);
         }
-        assert_eq!(told(&mut watch), Vec::<String>::new());
+        assert_eq!(reported(&mut watch), Vec::<String>::new());
         watch.handle_counts(at(12), &[(refused(80), 4)], &[]);
         assert_eq!(
-            told(&mut watch),
+            reported(&mut watch),
             ["listener 10.0.0.1:80 refused 1 SYN in 10.0 s: accept_queue_full"]
         );
         watch.handle_counts(at(13), &[(refused(80), 9)], &[]);
         watch.handle_end(at(14));
         assert_eq!(
-            told(&mut watch),
+            reported(&mut watch),
             ["listener 10.0.0.1:80 refused 5 SYNs in 2.0 s: accept_queue_full"]
         );
         watch.handle_end(at(15));
-        assert_eq!(told(&mut watch), Vec::<String>::new());
+        assert_eq!(reported(&mut watch), Vec::<String>::new());
     }
 
     #[test]
-    fn each_place_is_told_by_itself() {
+    fn each_place_is_shown_by_itself() {
         let mut watch = NodeWatch::default();
         let exhausted = NodeCount {
             event: NodeEvent::SourcePortsExhausted,
@@ -280,7 +282,7 @@ mod tests {
         };
         watch.handle_counts(at(1), &[(exhausted, 5), (forgotten, 1)], &[]);
         assert_eq!(
-            told(&mut watch),
+            reported(&mut watch),
             [
                 "listener 10.0.0.1:80 dropped 1 final handshake ACK in 0.0 s: accept_queue_full",
                 "connect to 10.0.0.1:443 failed 5 times in 0.0 s: source_ports_exhausted",
@@ -298,7 +300,7 @@ mod tests {
         };
         watch.handle_counts(at(1), &[(anywhere(event), 2)], &[latest]);
         assert_eq!(
-            told(&mut watch),
+            reported(&mut watch),
             [
                 "path MTU exceeded: 2 packets in 0.0 s, latest destination 10.0.0.1: frag_needed_sent"
             ]
@@ -314,14 +316,14 @@ mod tests {
             ..Readings::default()
         };
         watch.handle_procfs(at(10), &readings(100, None));
-        assert_eq!(told(&mut watch), Vec::<String>::new());
+        assert_eq!(reported(&mut watch), Vec::<String>::new());
         watch.handle_procfs(at(20), &readings(107, Some(4)));
         assert_eq!(
-            told(&mut watch),
+            reported(&mut watch),
             ["sockets dropped 7 packets in 10.0 s: tcp_memory"]
         );
         watch.handle_procfs(at(30), &readings(107, Some(5)));
-        assert_eq!(told(&mut watch), ["conntrack could not insert 1 entry"]);
+        assert_eq!(reported(&mut watch), ["conntrack could not insert 1 entry"]);
     }
 
     #[test]
@@ -339,12 +341,12 @@ mod tests {
         let line =
             |port| format!("listener 10.0.0.1:{port} listens on a port inside ip_local_port_range");
         watch.handle_procfs(at(10), &readings(&[40_000]));
-        assert_eq!(told(&mut watch), [line(40_000)]);
+        assert_eq!(reported(&mut watch), [line(40_000)]);
         watch.handle_procfs(at(20), &readings(&[40_000, 40_001]));
-        assert_eq!(told(&mut watch), [line(40_001)]);
+        assert_eq!(reported(&mut watch), [line(40_001)]);
         watch.handle_procfs(at(30), &readings(&[40_001]));
         watch.handle_procfs(at(40), &readings(&[40_000, 40_001]));
-        assert_eq!(told(&mut watch), [line(40_000)]);
+        assert_eq!(reported(&mut watch), [line(40_000)]);
     }
 
     #[test]
@@ -354,14 +356,14 @@ mod tests {
             .map(|port| (refused(u16::try_from(port).unwrap()), 2))
             .collect();
         watch.handle_counts(at(1), &many, &[]);
-        let lines = told(&mut watch);
+        let lines = reported(&mut watch);
         assert_eq!(lines.len(), COUNTERS_HELD_MAX + 1);
         assert_eq!(
             lines[0],
             "several listeners refused 4 SYNs in 0.0 s: accept_queue_full"
         );
         watch.handle_counts(at(2), &many, &[]);
-        assert_eq!(told(&mut watch), Vec::<String>::new());
+        assert_eq!(reported(&mut watch), Vec::<String>::new());
         assert!(watch.known.len() <= COUNTERS_HELD_MAX + 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Text scenarios: one line per event in, one line per finding out.
 //!
 //! `read=MS at=MS WHAT key=value...` where `read` is when the agent read the record and WHAT is
-//! `drop`, `pass`, `stale` or `syn-drop`; `time=MS` lets time pass; `lost=N` tells of a loss;
+//! `drop`, `pass`, `stale` or `syn-drop`; `time=MS` lets time pass; `lost=N` reports a loss;
 //! `end=MS` ends it.
 
 use std::collections::HashMap;

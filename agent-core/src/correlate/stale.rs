@@ -2,7 +2,7 @@
 //!
 //! PURE. Behind IPVS such a SYN dies for want of a route or a neighbour, seconds later, with other
 //! addresses than the client's. Bounded: at the cap the oldest is forgotten, and a SYN of it that
-//! dies is told as any other.
+//! dies is reported as any other.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;

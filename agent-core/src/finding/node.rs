@@ -19,7 +19,7 @@ pub struct Counted {
     pub at: MonoNs,
     /// What is counted.
     pub cause: NodeProblem,
-    /// Network namespace; `None` where it is not told apart.
+    /// Network namespace; `None` where it is not known.
     pub netns: Option<NetnsId>,
     /// The listener or destination; of several, the latest, if that is known.
     pub destination: Option<SocketAddr>,
@@ -222,7 +222,7 @@ pub struct PacketTooBig {
     /// When the counter was read.
     #[serde(rename = "mono_ns")]
     pub at: MonoNs,
-    /// Network namespace, where it is told apart.
+    /// Network namespace, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<NetnsId>,
     /// The latest destination; port 0 where it is not known.

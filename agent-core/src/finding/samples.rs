@@ -138,7 +138,7 @@ fn of_node() -> Vec<Finding> {
 fn of_tables() -> Vec<Finding> {
     let timeline = Timeline {
         since: MonoNs(1_000_000_000),
-        told: TimeSource::Live,
+        time_source: TimeSource::Live,
         last_scheduled: Some(MonoNs(900_000_000)),
         last_reused: None,
         last_stale: Some(MonoNs(4_000_000_000)),
@@ -155,7 +155,7 @@ fn of_tables() -> Vec<Finding> {
     };
     let removed = concluded(Ending::Removed {
         at: MonoNs(6_500_000_000),
-        told: TimeSource::Live,
+        time_source: TimeSource::Live,
         held_by: Holder::PortReuse,
     });
     let forgotten = concluded(Ending::Forgotten {

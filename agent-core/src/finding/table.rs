@@ -24,14 +24,18 @@ impl Finding {
             weight: 0,
         };
         match concluded.ending {
-            Ending::Removed { at, told, held_by } => DrainingEnded {
+            Ending::Removed {
+                at,
+                time_source,
+                held_by,
+            } => DrainingEnded {
                 at,
                 netns,
                 service,
                 server,
                 timeline,
                 removed: at,
-                told,
+                time_source,
                 held_by,
             }
             .into(),
@@ -88,7 +92,7 @@ pub struct DrainingEnded {
     pub removed: MonoNs,
     /// How well that is known.
     #[serde(rename = "removed_told")]
-    pub told: TimeSource,
+    pub time_source: TimeSource,
     /// What held it last.
     pub held_by: Holder,
 }

@@ -1,6 +1,6 @@
 //! Resolves every kernel field the programs read, by its presence in BTF. Pure.
 //!
-//! Versions tell nothing: stable updates move fields inside one series. A field that is missing
+//! Versions prove nothing: stable updates move fields inside one series. A field that is missing
 //! or has an unexpected size is an error that names it; the agent then refuses to observe.
 
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ pub enum LayoutError {
     },
 }
 
-/// A field that cannot be relied on, and what the agent could not tell without it.
+/// A field that cannot be relied on, and what the agent could not know without it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{fault}; without it the agent cannot report {costs}")]
 pub struct Unresolved {

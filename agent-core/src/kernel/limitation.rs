@@ -33,7 +33,7 @@ impl fmt::Display for Limitation {
 pub enum AddressesHiddenBy {
     /// `/proc/kallsyms` cannot be read or is empty, as under `ProtectKernelTunables=` of systemd.
     Mask,
-    /// `kernel.kptr_restrict` is 2: nobody sees them.
+    /// `kernel.kptr_restrict` is 2: no process sees them.
     KptrRestrict,
     /// This process lacks `CAP_SYSLOG`.
     NoSyslog,

@@ -1,4 +1,4 @@
-//! Functions that pass packets to netfilter's hooks: who calls `nf_hook_slow` tells the hook.
+//! Functions that pass packets to netfilter's hooks: who calls `nf_hook_slow` shows the hook.
 
 use agent_common::netfilter::HookPoint;
 

@@ -9,7 +9,7 @@ pub const MODEL_FILE: &str = "sys/kernel/debug/sched/preempt";
 /// What `uname -v` prints.
 pub const VERSION_FILE: &str = "proc/sys/kernel/version";
 
-/// What the boot loader told the kernel.
+/// What the boot loader passed to the kernel.
 pub const COMMAND_LINE_FILE: &str = "proc/cmdline";
 
 /// Models by the kernel's own words (`preempt_modes` in kernel/sched/core.c), and whether they
@@ -32,7 +32,7 @@ const OPTIONS: &[(&str, bool)] = &[
 
 /// What there is to read about it; `None` where a file is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Evidence {
     /// Contents of [`MODEL_FILE`], such as `none (voluntary) full`.
     pub model: Option<String>,
     /// Contents of [`VERSION_FILE`], such as `#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2`.
@@ -48,31 +48,32 @@ pub struct Told {
 pub struct Preemption {
     /// Whether the kernel preempts its own code.
     pub preempts: bool,
-    /// What told, for people.
-    pub told_by: String,
+    /// What shows it, for people.
+    pub shown_by: String,
 }
 
 impl Preemption {
-    fn new(preempts: bool, told_by: impl Into<String>) -> Self {
+    fn new(preempts: bool, shown_by: impl Into<String>) -> Self {
         Self {
             preempts,
-            told_by: told_by.into(),
+            shown_by: shown_by.into(),
         }
     }
 
     /// Judges by the first of these that says something: the model in force, the kernel's version
     /// line, its command line, its configuration. When none does, preemption is assumed: that
     /// costs time where it is wrong, and the other way round attempts would be lost.
-    pub fn judge(told: &Told) -> Self {
-        told.by_model()
-            .or_else(|| told.by_version())
-            .or_else(|| told.by_command_line())
-            .or_else(|| told.by_config())
+    pub fn judge(evidence: &Evidence) -> Self {
+        evidence
+            .by_model()
+            .or_else(|| evidence.by_version())
+            .or_else(|| evidence.by_command_line())
+            .or_else(|| evidence.by_config())
             .unwrap_or_else(|| Self::new(true, "nothing, so the worse is assumed"))
     }
 }
 
-impl Told {
+impl Evidence {
     /// The model in force stands in parentheses.
     fn by_model(&self) -> Option<Preemption> {
         let (_, rest) = self.model.as_deref()?.split_once('(')?;
@@ -134,38 +135,38 @@ fn model(word: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Preemption, Told};
+    use super::{Evidence, Preemption};
 
-    fn told(model: &str, version: &str, command_line: &str, config: &str) -> (bool, String) {
+    fn judged(model: &str, version: &str, command_line: &str, config: &str) -> (bool, String) {
         let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let judged = Preemption::judge(&Told {
+        let judged = Preemption::judge(&Evidence {
             model: said(model),
             version: said(version),
             command_line: said(command_line),
             config: said(config),
         });
-        (judged.preempts, judged.told_by)
+        (judged.preempts, judged.shown_by)
     }
 
     #[test]
     fn the_model_in_force_is_heard_before_all() {
         let dynamic = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2\n";
         assert_eq!(
-            told("none (voluntary) full \n", dynamic, "preempt=full", ""),
+            judged("none (voluntary) full \n", dynamic, "preempt=full", ""),
             (
                 false,
                 "/sys/kernel/debug/sched/preempt: voluntary".to_owned()
             )
         );
-        assert!(told("full (lazy)\n", dynamic, "", "").0);
-        assert!(told("(full) lazy\n", dynamic, "", "").0);
+        assert!(judged("full (lazy)\n", dynamic, "", "").0);
+        assert!(judged("(full) lazy\n", dynamic, "", "").0);
     }
 
     #[test]
     fn a_version_without_a_choice_settles_it() {
-        assert!(!told("", "#1 SMP Debian 5.10.262-1", "preempt=full", "").0);
-        assert!(told("", "#1 SMP PREEMPT_RT Debian 6.1.192-2", "", "").0);
-        assert!(told("", "#1 SMP PREEMPT Wed", "", "").0);
+        assert!(!judged("", "#1 SMP Debian 5.10.262-1", "preempt=full", "").0);
+        assert!(judged("", "#1 SMP PREEMPT_RT Debian 6.1.192-2", "", "").0);
+        assert!(judged("", "#1 SMP PREEMPT Wed", "", "").0);
     }
 
     #[test]
@@ -174,10 +175,10 @@ mod tests {
         let lines = "quiet preempt=full preempt=none ro";
         let config = "CONFIG_PREEMPT=y\n";
         assert_eq!(
-            told("", dynamic, lines, config),
+            judged("", dynamic, lines, config),
             (false, "the kernel's command line: preempt=none".to_owned())
         );
-        assert!(told("", dynamic, "preempt=other", config).0);
+        assert!(judged("", dynamic, "preempt=other", config).0);
     }
 
     #[test]
@@ -186,21 +187,21 @@ mod tests {
         let config =
             "# CONFIG_PREEMPT is not set\nCONFIG_PREEMPT_VOLUNTARY=y\nCONFIG_PREEMPT_RCU=y\n";
         assert_eq!(
-            told("", dynamic, "ro quiet", config),
+            judged("", dynamic, "ro quiet", config),
             (
                 false,
                 "the kernel's configuration: CONFIG_PREEMPT_VOLUNTARY=y".to_owned()
             )
         );
-        assert!(told("", dynamic, "", "CONFIG_PREEMPT_LAZY=y\n").0);
+        assert!(judged("", dynamic, "", "CONFIG_PREEMPT_LAZY=y\n").0);
     }
 
     #[test]
     fn silence_is_taken_for_preemption() {
         assert_eq!(
-            told("", "", "", ""),
+            judged("", "", "", ""),
             (true, "nothing, so the worse is assumed".to_owned())
         );
-        assert!(told("unreadable", "#1 SMP PREEMPT_DYNAMIC x", "ro", "").0);
+        assert!(judged("unreadable", "#1 SMP PREEMPT_DYNAMIC x", "ro", "").0);
     }
 }

@@ -19,7 +19,7 @@ const PREFIX: &str = "SKB_DROP_REASON_";
 /// Cause of each drop reason by its number: 0 where a reason is no loss, [`UNSAID`] where it says
 /// nothing, else [`DropCause`].
 ///
-/// `None` on a kernel without reasons; [`LOCATIONS`] tells there.
+/// `None` on a kernel without reasons; [`LOCATIONS`] serves there.
 pub fn causes(types: &Btf) -> Option<[u8; REASONS_MAX]> {
     let found = types.resolve_types_by_name(ENUM_NAME).ok()?;
     let reasons = found.into_iter().find_map(|found| match found {
@@ -59,7 +59,7 @@ fn args_of(types: &Btf, typedef: &Typedef) -> Option<usize> {
 }
 
 /// Functions that free SYNs on kernels without reasons, and what the SYN died of there: 0 where
-/// the client is told by a RST, or the SYN came again and was answered again; else [`DropCause`].
+/// the client gets a RST, or the SYN came again and was answered again; else [`DropCause`].
 /// Any other function is other. On kernels with reasons only the zeros count, where the reason says
 /// nothing.
 pub const LOCATIONS: &[(&str, u8)] = &[
@@ -75,8 +75,8 @@ pub const LOCATIONS: &[(&str, u8)] = &[
 
 fn cause_of(name: &str) -> u8 {
     match name.strip_prefix(PREFIX).unwrap_or(name) {
-        // The first two: the packet was used up, not lost. The last: nobody listens, and the
-        // client is told at once by a RST, so no SYN is missing anywhere.
+        // The first two: the packet was used up, not lost. The last: no socket listens, and the
+        // client gets a RST at once, so no SYN is missing anywhere.
         "NOT_DROPPED_YET" | "CONSUMED" | "NO_SOCKET" => 0,
         "NOT_SPECIFIED" => UNSAID,
         "NETFILTER_DROP" => DropCause::Netfilter as u8,

@@ -1,6 +1,6 @@
 //! What differs between two readings of one table.
 //!
-//! PURE. The kernel tells of weights and removals by itself, exactly; this is the rest, and what
+//! PURE. The kernel reports weights and removals by itself, exactly; this is the rest, and what
 //! was missed: seen when it is read, and not at all when it was undone before.
 
 use std::cmp::Ordering;
@@ -10,7 +10,7 @@ use super::{RealServerRow, ServiceRow, Snapshot};
 use crate::clock::MonoNs;
 use crate::event::{RealServer, Service};
 
-/// Differences that wait to be told: a table that was written anew is one event to people. The rest
+/// Differences that wait to be reported: a table that was written again is one event to people. The rest
 /// is counted only.
 pub const DIFFERENCES_MAX: usize = 1_000;
 
@@ -88,14 +88,14 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Tells `tell` every difference, in the order of the tables.
-pub fn between(before: &Snapshot, after: &Snapshot, tell: &mut impl FnMut(Difference)) {
+/// Passes every difference to `report`, in the order of the tables.
+pub fn between(before: &Snapshot, after: &Snapshot, report: &mut impl FnMut(Difference)) {
     let at = after.taken_at;
     pairs(
         &before.services,
         &after.services,
         |row| row.service,
-        &mut |old, new| services(at, old, new, tell),
+        &mut |old, new| services(at, old, new, report),
     );
 }
 
@@ -103,7 +103,7 @@ fn services(
     at: MonoNs,
     old: Option<&ServiceRow>,
     new: Option<&ServiceRow>,
-    tell: &mut impl FnMut(Difference),
+    report: &mut impl FnMut(Difference),
 ) {
     let Some(service) = new.or(old).map(|row| row.service) else {
         return;
@@ -114,7 +114,7 @@ fn services(
         (Some(old), Some(new)) => is_other_service(old, new).then_some(Change::ServiceChanged),
     };
     if let Some(change) = change {
-        tell(Difference {
+        report(Difference {
             at,
             change,
             service,
@@ -126,7 +126,7 @@ fn services(
         rows_of(old),
         rows_of(new),
         |row| row.real_server,
-        &mut |old, new| real_servers(at, service, old, new, tell),
+        &mut |old, new| real_servers(at, service, old, new, report),
     );
 }
 
@@ -139,7 +139,7 @@ fn real_servers(
     service: Service,
     old: Option<&RealServerRow>,
     new: Option<&RealServerRow>,
-    tell: &mut impl FnMut(Difference),
+    report: &mut impl FnMut(Difference),
 ) {
     let change = match (old, new) {
         (None, _) => Change::RealServerAdded,
@@ -148,7 +148,7 @@ fn real_servers(
         _ => return,
     };
     let weight = |row: Option<&RealServerRow>| row.map(|row| row.weight);
-    tell(Difference {
+    report(Difference {
         at,
         change,
         service,
@@ -248,14 +248,14 @@ mod tests {
         Snapshot::new(at, Duration::ZERO, sample_service().netns, rows)
     }
 
-    fn told(before: &Snapshot, after: &Snapshot) -> Vec<Difference> {
+    fn differences(before: &Snapshot, after: &Snapshot) -> Vec<Difference> {
         let mut all = Vec::new();
         between(before, after, &mut |difference| all.push(difference));
         all
     }
 
     fn lines(before: &Snapshot, after: &Snapshot) -> Vec<String> {
-        told(before, after)
+        differences(before, after)
             .iter()
             .map(ToString::to_string)
             .collect()
@@ -293,7 +293,7 @@ mod tests {
             ]
         );
         assert!(
-            told(&before, &after)
+            differences(&before, &after)
                 .iter()
                 .all(|it| it.at == after.taken_at)
         );
@@ -322,8 +322,8 @@ mod tests {
                 table(seconds, rows.collect())
             };
             let (old, new) = (build(1, &before), build(2, &after));
-            let told = told(&old, &new);
-            let count = |change| told.iter().filter(|it| it.change == change).count();
+            let found = differences(&old, &new);
+            let count = |change| found.iter().filter(|it| it.change == change).count();
             prop_assert_eq!(
                 old.services.len() + count(Change::ServiceAdded),
                 new.services.len() + count(Change::ServiceRemoved)

@@ -1,7 +1,7 @@
 //! Real servers of weight 0: since when, what keeps their connections alive, how it ended.
 //!
-//! PURE. A time the kernel told (a weight changed, a real server was removed) is exact; a time a
-//! reading told is late by up to the interval of readings, and marked so.
+//! PURE. A time the kernel reported (a weight changed, a real server was removed) is exact; a time a
+//! reading showed is late by up to the interval of readings, and marked so.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -107,7 +107,7 @@ pub struct Timeline {
     pub since: MonoNs,
     /// How well that time is known.
     #[serde(rename = "weight_0_told")]
-    pub told: TimeSource,
+    pub time_source: TimeSource,
     /// Reading of the counters that last showed connections of the scheduler.
     #[serde(rename = "last_scheduled_ns", skip_serializing_if = "Option::is_none")]
     pub last_scheduled: Option<MonoNs>,
@@ -141,8 +141,8 @@ pub struct Drain {
     last_datagram: Option<MonoNs>,
     /// Since when readings have shown no connection at all.
     empty_since: Option<MonoNs>,
-    /// Whether it was told that it is forgotten.
-    told_forgotten: bool,
+    /// Whether it was reported as forgotten.
+    reported_forgotten: bool,
     /// The reading that did not show it any more.
     missing: Option<MonoNs>,
 }
@@ -158,14 +158,14 @@ impl Drain {
             last_persistence: None,
             last_datagram: None,
             empty_since: None,
-            told_forgotten: false,
+            reported_forgotten: false,
             missing: None,
         }
     }
 
     /// What holds it at `now`.
     ///
-    /// A client that comes back is told before connections that are open: it will come back again,
+    /// A client that comes back is reported before connections that are open: it will come back again,
     /// they will end.
     #[must_use]
     pub fn holder(&self, now: MonoNs) -> Holder {
@@ -188,7 +188,7 @@ impl Drain {
         self.missing = None;
         if row.connections() > 0 {
             self.empty_since = None;
-            self.told_forgotten = false;
+            self.reported_forgotten = false;
         } else {
             self.empty_since.get_or_insert(at);
         }
@@ -225,12 +225,12 @@ impl Drain {
         self.timeline.last_reused = activity.last_reused.map(not_after);
     }
 
-    /// Whether it has been empty so long that nobody will remove it; told once.
+    /// Whether it has been empty so long that it will not be removed any more; reported once.
     fn is_forgotten(&mut self, now: MonoNs, after: Duration) -> bool {
         let forgotten = self
             .empty_since
             .is_some_and(|since| now.since(since) >= after);
-        forgotten && !std::mem::replace(&mut self.told_forgotten, true)
+        forgotten && !std::mem::replace(&mut self.reported_forgotten, true)
     }
 }
 
@@ -263,13 +263,13 @@ impl Users {
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "nobody is given 2^52 connections between two readings"
+    reason = "no real server gets 2^52 connections between two readings"
 )]
 fn per_second(count: u64, seconds: f64) -> f64 {
     count as f64 / seconds
 }
 
-/// How one real server's draining is told.
+/// How the draining of one real server is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// It was removed from its service.
@@ -277,11 +277,11 @@ pub enum Ending {
         /// When.
         at: MonoNs,
         /// How well that is known.
-        told: TimeSource,
+        time_source: TimeSource,
         /// What held it last.
         held_by: Holder,
     },
-    /// It has weight 0 and no connections, and nobody removes it.
+    /// It has weight 0 and no connections, and stays in the table.
     Forgotten {
         /// When it was concluded.
         at: MonoNs,
@@ -316,7 +316,7 @@ struct Closing {
     place: Place,
     drain: Drain,
     at: MonoNs,
-    told: TimeSource,
+    time_source: TimeSource,
 }
 
 /// Every real server that drains.
@@ -326,12 +326,12 @@ pub struct Draining {
     drains: BTreeMap<Place, Drain>,
     /// As many as the kernel's counters have real servers.
     activity: BTreeMap<Place, Activity>,
-    /// What the kernel told since the last readings began; readings know less of those.
+    /// What the kernel reported since the last readings began; readings know less of those.
     changed: BTreeMap<Place, MonoNs>,
     /// Namespaces that were read before.
     read: Vec<NetnsId>,
     counted_at: Option<MonoNs>,
-    /// Removed, and told once the counters have been read that they were counted in.
+    /// Removed, and reported once the counters have been read that they were counted in.
     closing: BTreeMap<Place, Vec<Closing>>,
     /// Members of `closing`, at most [`DRAINING_MAX`].
     closings: usize,
@@ -346,7 +346,7 @@ impl Default for Draining {
 }
 
 impl Draining {
-    /// Nothing drains; weight 0 without a connection for `forgotten_after` is told.
+    /// Nothing drains; weight 0 without a connection for `forgotten_after` is reported.
     #[must_use]
     pub const fn new(forgotten_after: Duration) -> Self {
         Self {
@@ -403,7 +403,7 @@ impl Draining {
         self.conclude_closing(at);
     }
 
-    /// Nothing more will be read: tells what waits for it.
+    /// Nothing more will be read: reports what waits for it.
     pub fn handle_end(&mut self) {
         self.conclude_closing(MonoNs(u64::MAX));
     }
@@ -411,7 +411,7 @@ impl Draining {
     /// What a reading of the table shows.
     pub fn handle_snapshot(&mut self, snapshot: &Snapshot) {
         let (at, began) = (snapshot.taken_at, snapshot.taken_at - snapshot.took);
-        let told = if self.read.contains(&snapshot.netns) {
+        let time_source = if self.read.contains(&snapshot.netns) {
             TimeSource::Reading
         } else {
             self.read.push(snapshot.netns);
@@ -431,7 +431,7 @@ impl Draining {
                 self.drains.remove(&place);
                 continue;
             }
-            self.begin(at, place, told);
+            self.begin(at, place, time_source);
             if let Some(drain) = self.drains.get_mut(&place) {
                 drain.seen(at, row);
                 if drain.is_forgotten(at, self.forgotten_after) {
@@ -473,7 +473,7 @@ impl Draining {
         }
     }
 
-    fn begin(&mut self, at: MonoNs, place: Place, told: TimeSource) {
+    fn begin(&mut self, at: MonoNs, place: Place, time_source: TimeSource) {
         if self.drains.contains_key(&place) {
             return;
         }
@@ -484,7 +484,7 @@ impl Draining {
         let activity = self.activity.get(&place).copied().unwrap_or_default();
         let drain = Drain::begun(Timeline {
             since: at,
-            told,
+            time_source,
             last_scheduled: activity.last_scheduled,
             last_reused: activity.last_reused,
             last_stale: None,
@@ -494,7 +494,7 @@ impl Draining {
         self.drains.insert(place, drain);
     }
 
-    fn end(&mut self, at: MonoNs, place: Place, told: TimeSource) {
+    fn end(&mut self, at: MonoNs, place: Place, time_source: TimeSource) {
         let Some(drain) = self.drains.remove(&place) else {
             return;
         };
@@ -504,7 +504,7 @@ impl Draining {
                 place,
                 drain,
                 at,
-                told,
+                time_source,
             });
         }
     }
@@ -521,14 +521,18 @@ impl Draining {
             place,
             drain,
             at,
-            told,
+            time_source,
         } in closed
         {
             let held_by = drain.holder(at);
             self.conclude(Concluded {
                 place,
                 timeline: drain.timeline,
-                ending: Ending::Removed { at, told, held_by },
+                ending: Ending::Removed {
+                    at,
+                    time_source,
+                    held_by,
+                },
             });
         }
     }
@@ -673,7 +677,7 @@ mod tests {
         let since = MonoNs(6 * SECOND + 7);
         let expected = Timeline {
             since,
-            told: TimeSource::Live,
+            time_source: TimeSource::Live,
             // Read after the weight became 0, so it happened before.
             last_scheduled: Some(since),
             last_reused: Some(at(5)),
@@ -685,7 +689,7 @@ mod tests {
         assert_eq!(concluded.timeline, expected);
         let removed = Ending::Removed {
             at: MonoNs(11 * SECOND + 5),
-            told: TimeSource::Live,
+            time_source: TimeSource::Live,
             held_by: Holder::PortReuse,
         };
         assert_eq!((concluded.place, concluded.ending), (place(), removed));
@@ -700,7 +704,7 @@ mod tests {
         draining.handle_snapshot(&reading(10, Some((0, 2, 1))));
         let timeline = only(&draining).timeline;
         assert_eq!(
-            (timeline.since, timeline.told),
+            (timeline.since, timeline.time_source),
             (at(10), TimeSource::Reading)
         );
         // One absence may be a torn reading.
@@ -711,7 +715,7 @@ mod tests {
         let ending = draining.poll().unwrap().ending;
         let expected = Ending::Removed {
             at: at(15),
-            told: TimeSource::Reading,
+            time_source: TimeSource::Reading,
             held_by: Holder::LongLived,
         };
         assert_eq!(ending, expected);
@@ -722,7 +726,10 @@ mod tests {
         let mut draining = Draining::default();
         draining.handle_snapshot(&reading(5, Some((0, 0, 0))));
         let timeline = only(&draining).timeline;
-        assert_eq!((timeline.since, timeline.told), (at(5), TimeSource::Before));
+        assert_eq!(
+            (timeline.since, timeline.time_source),
+            (at(5), TimeSource::Before)
+        );
     }
 
     #[test]
@@ -741,14 +748,14 @@ mod tests {
         assert!(draining.drains().is_empty());
         // The next reading knows better.
         draining.handle_snapshot(&reading(15, Some((0, 0, 0))));
-        assert_eq!(only(&draining).timeline.told, TimeSource::Reading);
+        assert_eq!(only(&draining).timeline.time_source, TimeSource::Reading);
     }
 
     #[test]
     fn each_holder_is_named() {
         let mut drain = Drain::begun(Timeline {
             since: at(1),
-            told: TimeSource::Live,
+            time_source: TimeSource::Live,
             last_scheduled: None,
             last_reused: None,
             last_stale: None,
@@ -802,7 +809,7 @@ mod tests {
             empty_since: at(20),
             wanted_by: 0,
         };
-        assert_eq!(draining.poll().map(|told| told.ending), Some(forgotten));
+        assert_eq!(draining.poll().map(|report| report.ending), Some(forgotten));
         draining.handle_snapshot(&reading(900, Some((0, 0, 0))));
         assert_eq!(draining.poll(), None);
     }
@@ -826,16 +833,16 @@ mod tests {
         };
         draining.handle_snapshot(&read(10));
         draining.handle_snapshot(&read(12));
-        let told: Vec<_> = std::iter::from_fn(|| draining.poll()).collect();
+        let reports: Vec<_> = std::iter::from_fn(|| draining.poll()).collect();
         // The other service that drains it has forgotten it as well.
-        assert_eq!(told.len(), 2);
-        assert_eq!(told[0].place, place());
+        assert_eq!(reports.len(), 2);
+        assert_eq!(reports[0].place, place());
         let forgotten = Ending::Forgotten {
             at: at(12),
             empty_since: at(10),
             wanted_by: 2,
         };
-        assert_eq!(told[0].ending, forgotten);
+        assert_eq!(reports[0].ending, forgotten);
     }
 
     #[test]

@@ -199,13 +199,13 @@ mod tests {
 
     #[test]
     fn what_has_no_real_server_is_nobodys() {
-        let mut nobody = key(Verdict::Dropped(DropCause::IpvsNoDestination));
-        nobody.real_server = wire::real_server(None);
+        let mut unassigned = key(Verdict::Dropped(DropCause::IpvsNoDestination));
+        unassigned.real_server = wire::real_server(None);
         let mut packet = key(Verdict::Scheduled);
         packet.tally = TALLY_SYN_DROP;
         assert!(
             Counters::default()
-                .since_last(&[(nobody, 5), (packet, 5)])
+                .since_last(&[(unassigned, 5), (packet, 5)])
                 .is_empty()
         );
     }

@@ -80,7 +80,7 @@ const fn near_from(seconds: u64) -> u32 {
 /// Clients near reuse of each service, by the `attempts` of the window.
 ///
 /// A service by mark is not found: a tuple does not carry the mark. What reaches no service is
-/// nobody's.
+/// no service's.
 #[must_use]
 pub fn clients(
     mut attempts: Vec<TupleKey>,

@@ -13,7 +13,7 @@ const SHARE: u32 = 100;
 const BURST: Duration = Duration::from_millis(500);
 
 /// Readings whose cheapest is believed. A hypervisor that takes the CPU away makes one reading look
-/// a hundred times as dear, and the table would not be read for minutes. The first readings come at
+/// a hundred times as expensive, and the table would not be read for minutes. The first readings come at
 /// the interval whatever they cost, because a rate needs two of them.
 const REMEMBERED: usize = 3;
 

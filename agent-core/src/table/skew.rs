@@ -30,7 +30,7 @@ const BY_WEIGHT: [&str; 2] = ["rr", "wrr"];
 
 /// Schedulers that choose by weight and open connections: one with more open gets fewer new ones,
 /// as it should. The others (`sh`, `dh`, `mh`, `lblc`, `lblcr`, `fo`, `ovf`, `nq`) choose by
-/// client or by order and owe nobody a share.
+/// client or by order and owe no real server a share.
 const BY_CONNECTIONS: [&str; 3] = ["lc", "wlc", "sed"];
 
 /// How the new connections of one service are spread.

@@ -1,6 +1,6 @@
 //! Everything known of the IPVS tables: the last reading of each, and what was made of them.
 //!
-//! PURE. `handle_*` tells what happened, [`Tables::poll_output`] takes what was concluded, everything else
+//! PURE. `handle_*` takes what happened, [`Tables::poll_output`] takes what was concluded, everything else
 //! only reads.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,7 +20,7 @@ use crate::clock::MonoNs;
 use crate::event::{Change, NetnsId, RealServerChanged, Service};
 use crate::finding::Finding;
 
-/// Services that wait to be told to have nobody left: more in one reading are one incident.
+/// Services that wait to be reported to have no real server left: more in one reading are one incident.
 const VACANT_MAX: usize = 10_000;
 
 /// Rates of one real server between the last two readings of the counters.
@@ -75,7 +75,7 @@ pub struct Totals {
     pub available: usize,
     /// Real servers without.
     pub draining: usize,
-    /// Services with nobody to choose.
+    /// Services without a real server to choose.
     pub without_real_server: usize,
 }
 
@@ -109,14 +109,14 @@ pub struct Tables {
     /// Without anybody to choose at the last reading, but not at the one before.
     vacant: BTreeSet<Service>,
     findings: VecDeque<Finding>,
-    /// Of readings, not told yet.
+    /// Of readings, not reported yet.
     differences: VecDeque<Difference>,
     changed: BTreeMap<changes::Change, u64>,
 }
 
 impl Tables {
     /// Nothing read yet; a real server with weight 0 and no connection for `forgotten_after` is
-    /// told.
+    /// reported.
     #[must_use]
     pub fn new(forgotten_after: Duration) -> Self {
         Self {
@@ -150,7 +150,7 @@ impl Tables {
         self.near.retain(|service, _| service.netns != netns);
     }
 
-    /// The kernel told that a real server was configured.
+    /// The kernel reported that a real server was configured.
     pub fn handle_change(&mut self, changed: &RealServerChanged) {
         let place = (changed.service, changed.real_server);
         match changed.change {
@@ -224,7 +224,7 @@ impl Tables {
         self.differences.pop_front()
     }
 
-    /// Differences between readings so far, those included that nobody was told.
+    /// Differences between readings so far, those included that were never reported.
     #[must_use]
     pub fn changed(&self, change: changes::Change) -> u64 {
         self.changed.get(&change).copied().unwrap_or(0)
@@ -303,7 +303,7 @@ impl Tables {
         });
     }
 
-    /// A service is told when two readings in a row show nobody to choose, after one that did.
+    /// A service is reported when two readings in a row show no real server to choose, after one that did.
     fn find_vacant(&mut self, snapshot: &Snapshot) {
         let before = self.snapshots.get(&snapshot.netns);
         for row in &snapshot.services {
@@ -416,7 +416,7 @@ mod tests {
         tables.handle_snapshot(reading(4, &[]));
         tables.handle_snapshot(reading(5, &[]));
         let again = std::iter::from_fn(|| tables.poll_output())
-            .filter(|told| told.kind() == FindingKind::NoRealServer);
+            .filter(|finding| finding.kind() == FindingKind::NoRealServer);
         assert_eq!(again.count(), 0);
     }
 
@@ -447,11 +447,11 @@ mod tests {
             tables.handle_snapshot(reading(2 * round + 2, &[1]));
             tables.handle_snapshot(reading(2 * round + 3, &[1, 1]));
         }
-        let mut told = 0;
+        let mut reported = 0;
         while tables.poll_difference().is_some() {
-            told += 1;
+            reported += 1;
         }
-        assert_eq!(told, DIFFERENCES_MAX);
+        assert_eq!(reported, DIFFERENCES_MAX);
         assert_eq!(tables.changed(changes::Change::RealServerAdded), rounds);
         assert_eq!(tables.changed(changes::Change::RealServerRemoved), rounds);
         assert_eq!(tables.changed(changes::Change::ServiceRemoved), 0);

@@ -86,5 +86,5 @@ pub mod dest {
     pub const ADDR_FAMILY: u16 = 11;
 }
 
-/// `IP_VS_CONN_F_FWD_MASK`: the bits of a forwarding method; others may be set beside them.
+/// `IP_VS_CONN_F_FWD_MASK`: the bits of a forwarding method; others may be set as well.
 pub const FORWARDING_MASK: u32 = 7;

@@ -173,7 +173,7 @@ impl Row {
             stale_per_s: stale,
             dropped_per_s: dropped,
             draining_since: since.map(|since| rfc3339(clocks, since)),
-            draining_told: drain.map(|drain| TimeSource::as_str(drain.timeline.told)),
+            draining_told: drain.map(|drain| TimeSource::as_str(drain.timeline.time_source)),
             held_by: drain.map(|drain| drain.holder(now)),
             starved: member.starved,
             draining_for: since.map(|since| now.since(since)),

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use agent_core::kernel::preemption::{COMMAND_LINE_FILE, MODEL_FILE, Told, VERSION_FILE};
+use agent_core::kernel::preemption::{COMMAND_LINE_FILE, Evidence, MODEL_FILE, VERSION_FILE};
 
 /// Reads what there is to read below `root`, which is `/` but for tests.
-pub fn gather(root: &Path, release: &str) -> Told {
+pub fn gather(root: &Path, release: &str) -> Evidence {
     let read = |path: &str| fs::read_to_string(root.join(path)).ok();
-    Told {
+    Evidence {
         model: read(MODEL_FILE),
         version: read(VERSION_FILE),
         command_line: read(COMMAND_LINE_FILE),
@@ -34,11 +34,11 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let told = gather(&root, "7.2");
+        let evidence = gather(&root, "7.2");
         fs::remove_dir_all(&root).unwrap();
         assert_eq!(
-            told,
-            Told {
+            evidence,
+            Evidence {
                 model: Some("(full)".to_owned()),
                 version: Some("v".to_owned()),
                 command_line: None,

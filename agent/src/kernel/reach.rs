@@ -36,7 +36,7 @@ const fn reach(kernel: &'static str, lacks: &'static [Feature], known: Known) ->
     }
 }
 
-/// Lacked by every kernel before 5.8 that nobody brought newer BPF to.
+/// Lacked by every kernel before 5.8 without newer BPF from its vendor.
 const OLD: &[Feature] = &[RingBuffer, Fexit, DropReasons, TestRun];
 /// As [`OLD`], and no types at all.
 const OLD_WITHOUT_TYPES: &[Feature] = &[

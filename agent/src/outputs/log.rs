@@ -11,7 +11,7 @@ use crate::finding::{Finding, FindingKind};
 /// Findings of one kind logged per [`PERIOD`].
 pub const LINES_PER_PERIOD: u32 = 5;
 
-/// After this, a kind may be logged again and what was left out is told: a minute of an incident
+/// After this, a kind may be logged again and what was left out is reported: a minute of an incident
 /// is at most 30 lines per kind.
 pub const PERIOD: Duration = Duration::from_secs(10);
 
@@ -65,7 +65,7 @@ impl Limiter {
         lines.into_iter()
     }
 
-    /// Lines about everything left out that was not told yet; the end.
+    /// Lines about everything left out that was not reported yet; the end.
     pub fn finish(&mut self) -> impl Iterator<Item = String> {
         std::mem::take(&mut self.kinds)
             .into_iter()

@@ -1,4 +1,4 @@
-//! Writes lines on a thread of its own, so that a reader who does not read stops nobody else.
+//! Writes lines on a thread of its own, so that a reader who does not read stops nothing else.
 
 use std::fs::File;
 use std::io::{self, Write as _};

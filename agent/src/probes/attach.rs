@@ -1,7 +1,7 @@
 //! Brings the kernel programs into the kernel and onto their hooks, and takes them off again.
 //!
 //! Two steps: [`load`] makes the maps and resolves everything about this kernel, and
-//! [`Programs::attach`] hangs the programs on the module. When the module goes, both are done anew
+//! [`Programs::attach`] hangs the programs on the module. When the module goes, both are done again
 //! for the next one, which may be another build; the counts go with [`Carried`].
 
 use std::collections::BTreeMap;
@@ -253,7 +253,7 @@ impl Programs {
     }
 
     /// Takes the programs off that hold the module, so that it can be unloaded; what is observed
-    /// beside IPVS goes on.
+    /// besides IPVS goes on.
     pub fn let_go_of_module(&self) {
         self.counters.unwatch_module();
     }
@@ -482,14 +482,14 @@ fn reason_of(features: &Features, preemption: &Preemption) -> String {
     if let Some(reason) = fexit.absence() {
         return format!("fexit cannot be used ({reason})");
     }
-    let told_by = &preemption.told_by;
+    let shown_by = &preemption.shown_by;
     if preemption.preempts {
         format!(
-            "the kernel knows the types; it preempts itself ({told_by}), so attempts of clients on \
+            "the kernel knows the types; it preempts itself ({shown_by}), so attempts of clients on \
              this node may be missed"
         )
     } else {
-        format!("the kernel knows the types and does not preempt itself ({told_by})")
+        format!("the kernel knows the types and does not preempt itself ({shown_by})")
     }
 }
 

@@ -50,7 +50,7 @@ struct Skipped {
 }
 
 impl Skipped {
-    /// A kernel that cannot tell answers 0.
+    /// A kernel that does not know answers 0.
     fn total(&self) -> SkippedRuns {
         let links = self.of_module.iter().chain(&self.of_kernel);
         let kprobes = self
@@ -193,7 +193,7 @@ impl Held for Counters {
     /// Two system calls per attempt.
     fn attempts(&self, since: MonoNs) -> Result<Vec<TupleKey>, SourceError> {
         let mut tuples = Vec::new();
-        // The kernel begins anew when the key it shall go on from has just made room.
+        // The kernel begins again at 0 when the key it shall go on from has just made room.
         for entry in self.attempts.iter().take(ATTEMPTS_MAX as usize) {
             let (tuple, attempt) = entry?;
             if attempt.first_seen_ns >= since.0 {

@@ -142,7 +142,7 @@ impl FexitLink {
     /// As [`recursion_misses`], of this program.
     ///
     /// # Errors
-    /// The kernel's answer when it cannot tell.
+    /// The kernel's answer when it does not know.
     pub fn recursion_misses(&self) -> io::Result<u64> {
         recursion_misses(self.program.as_fd())
     }
@@ -153,7 +153,7 @@ impl FexitLink {
 /// and newer for a kprobe's (`trace_call_bpf`, kernel/trace/bpf_trace.c), 0 before.
 ///
 /// # Errors
-/// The kernel's answer when it cannot tell.
+/// The kernel's answer when it does not know.
 pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: an all-zero `bpf_prog_info` is valid: integers and null pointers.
     let mut info: bpf_prog_info = unsafe { mem::zeroed() };

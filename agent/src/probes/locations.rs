@@ -13,7 +13,7 @@ use crate::kernel::symbols::{self, KernelSymbols, Symbols};
 use crate::kernel::{netfilter, reasons};
 
 /// Where every SYN is freed, as far as is known without addresses: nothing is counted by location
-/// then, because a SYN that was answered by a RST could not be told from one that was dropped.
+/// then, because a SYN that was answered by a RST could not be distinguished from one that was dropped.
 const ANYWHERE: DropLocation = DropLocation {
     start: 0,
     end: u64::MAX,

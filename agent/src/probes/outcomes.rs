@@ -55,7 +55,7 @@ impl Outcomes {
         self.round.clear();
     }
 
-    /// Looks at the next attempts; what they became is counted and told by the program.
+    /// Looks at the next attempts; what they became is counted and recorded by the program.
     pub fn look(&mut self) {
         let Some(program) = &self.program else {
             return;

@@ -9,7 +9,7 @@ pub enum Hook {
     /// are alternatives; the first of which a kernel has every function is hooked, all of it.
     IpvsReturn(&'static [&'static [&'static str]]),
     /// The same of one function that changes the table. Not needed to observe connections: without
-    /// it, the next reading of the table tells, later and less exactly.
+    /// it, the next reading of the table shows it, later and less exactly.
     TableReturn(&'static [&'static [&'static str]]),
     /// The tracepoint of dropped packets, with its raw arguments. Kernels with drop reasons pass
     /// one argument more; for those without, the program's name has [`WITHOUT_REASON`] behind it.
@@ -351,7 +351,7 @@ pub const PROBES: &[Probe] = &[
     },
 ];
 
-/// What tells a listener and its queues.
+/// What identifies a listener and its queues.
 const LISTENER_FIELDS: &[&str] = &[
     "sock_ack_backlog",
     "sock_max_ack_backlog",

@@ -34,7 +34,7 @@ impl Source {
         }
     }
 
-    /// Returns when the kernel asks to be read before the timer; never where only the timer tells.
+    /// Returns when the kernel asks to be read before the timer; never where there is only the timer.
     pub async fn readable(&self) {
         match self {
             Self::Ring(source) => source.readable().await,

@@ -141,7 +141,7 @@ impl Kernel {
     }
 
     /// One datagram. It waits already, or the kernel makes it inside this call: the kernel
-    /// answers the sender itself, so there is nobody to wait for.
+    /// answers the sender itself, so there is no other answer to wait for.
     fn receive(&mut self, object: &'static str) -> Result<(), ReadError> {
         self.datagram.clear();
         let found = self.socket.recv(&mut self.datagram, libc::MSG_TRUNC)?;

@@ -48,7 +48,7 @@ pub enum Reading {
         /// What they were looked for by.
         look: Look,
     },
-    /// The namespace is gone, or nobody can be asked about it any more.
+    /// The namespace is gone, or its table can not be read any more.
     Gone(NetnsId),
     /// It could not be read this time.
     Failed {
@@ -59,7 +59,7 @@ pub enum Reading {
     },
 }
 
-/// What the thread is told.
+/// Orders to the thread.
 #[derive(Debug)]
 enum Order {
     /// Read this namespace too, from now on.
@@ -82,7 +82,7 @@ pub trait Held: CountSource {
 
 /// The reading thread; it ends when this is dropped.
 pub struct TableSource {
-    /// Taken when it ends: the thread listens until nobody can give orders.
+    /// Taken when it ends: the thread listens until no order can come.
     orders: Option<Sender<Order>>,
     readings: Receiver<Reading>,
     watched: BTreeSet<NetnsId>,
@@ -97,13 +97,13 @@ impl TableSource {
     pub fn start(interval: Duration, counters: Arc<dyn Held>) -> io::Result<Self> {
         let own = netns::own()?;
         let (orders, listen) = channel();
-        let (tell, readings) = sync_channel(READINGS_MAX);
+        let (readings_out, readings) = sync_channel(READINGS_MAX);
         let reader = Reader {
             pace: Pace::new(interval),
             watched: BTreeSet::from([own]),
             counters,
             look: None,
-            tell,
+            readings_out,
         };
         let thread = thread::Builder::new()
             .name("ipvs-table".to_owned())
@@ -118,7 +118,7 @@ impl TableSource {
 
     /// Reads this namespace too; one more than [`NETNS_MAX`] is not watched.
     pub fn watch(&mut self, netns: NetnsId) {
-        // The kernel programs could not tell which.
+        // The kernel programs could not know which.
         if netns == NetnsId::default() || self.watched.contains(&netns) {
             return;
         }
@@ -174,7 +174,7 @@ struct Reader {
     /// What attempts are looked for by, the next time.
     look: Option<Look>,
     watched: BTreeSet<NetnsId>,
-    tell: SyncSender<Reading>,
+    readings_out: SyncSender<Reading>,
 }
 
 impl Reader {
@@ -215,19 +215,19 @@ impl Reader {
             if matches!(reading, Reading::Gone(_)) {
                 self.watched.remove(&netns);
             }
-            self.tell(reading);
+            self.send(reading);
             if lost {
                 return false;
             }
         }
         let at = clock::now();
         match self.counters.counts() {
-            Ok(counts) => self.tell(Reading::Counts { at, counts }),
+            Ok(counts) => self.send(Reading::Counts { at, counts }),
             Err(error) => log::debug!("the kernel's counters cannot be read: {error}"),
         }
         if let Some(look) = self.look.take() {
             match self.counters.attempts(at - look.window) {
-                Ok(attempts) => self.tell(Reading::Attempts { attempts, look }),
+                Ok(attempts) => self.send(Reading::Attempts { attempts, look }),
                 Err(error) => log::debug!("the kernel's attempts cannot be read: {error}"),
             }
         }
@@ -235,9 +235,9 @@ impl Reader {
         true
     }
 
-    /// Full: nobody has looked for as long as every namespace took. The next one is newer.
-    fn tell(&self, reading: Reading) {
-        drop(self.tell.try_send(reading));
+    /// Full: no reading was taken for as long as every namespace took. The next one is newer.
+    fn send(&self, reading: Reading) {
+        drop(self.readings_out.try_send(reading));
     }
 }
 

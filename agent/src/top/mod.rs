@@ -24,7 +24,7 @@ pub fn has_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// What ends observing when nothing more is wanted, as for any output nobody reads.
+/// What ends observing when nothing more is wanted, as for any output that is not read.
 fn enough() -> io::Error {
     io::ErrorKind::BrokenPipe.into()
 }

@@ -61,7 +61,7 @@ impl Screen {
         Ok(None)
     }
 
-    /// Everything is drawn anew the next time.
+    /// Everything is drawn again the next time.
     pub fn forget(&mut self) {
         self.shown.clear();
     }

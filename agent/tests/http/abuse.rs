@@ -87,12 +87,12 @@ fn readers_of_one_byte_a_second_give_way_to_a_scraper() {
     }
 }
 
-/// Reads so slowly until the server has had enough; tells how many bytes it got.
+/// Reads so slowly until the server has had enough; returns how many bytes it got.
 fn one_byte_a_second(mut stream: TcpStream) -> JoinHandle<usize> {
     std::thread::spawn(move || {
         let mut bytes = 0;
         // What the kernel has taken is still there to be read after the server has gone: only a
-        // write tells.
+        // write shows it.
         while stream.write_all(b"\r\n").is_ok() && stream.read(&mut [0]).is_ok() {
             bytes += 1;
             std::thread::sleep(Duration::from_secs(1));

@@ -80,7 +80,7 @@ fn guessing_does_not_keep_the_scraper_out() {
     exposition(address);
     let guessers: Vec<_> = (0..GUESSES)
         .map(|i| {
-            // "alice:" and a password nobody tried before.
+            // "alice:" and a password not tried before.
             let guess = format!("authorization: Basic YWxpY2U6{i:04}\r\n");
             std::thread::spawn(move || get_with(address, "/metrics", &guess).0)
         })

@@ -136,7 +136,7 @@ fn good_handshakes_are_served_and_bad_ones_counted() {
             (200, "ok\nobserver has not run yet\n".to_owned())
         );
     }
-    // Plain HTTP is told so in its own words.
+    // Plain HTTP is answered in its own protocol.
     let (status, body) = get(address, "/metrics");
     assert_eq!(
         (status, body.as_str()),
@@ -188,8 +188,8 @@ fn clients_show_certificates_where_they_must() {
         let address = address_of.address;
         let known = client(&setup.authority, Some(&setup.authority.issue()), &VERSIONS);
         assert_eq!(get_tls(address, &known, "/healthz").0, 200, "{kind}");
-        let nobody = client(&setup.authority, None, &VERSIONS);
-        assert_eq!(refuses(address, &nobody), unknown_refused, "{kind}");
+        let anonymous = client(&setup.authority, None, &VERSIONS);
+        assert_eq!(refuses(address, &anonymous), unknown_refused, "{kind}");
         let stranger = Authority::new().issue();
         let forger = client(&setup.authority, Some(&stranger), &VERSIONS);
         assert!(refuses(address, &forger), "{kind}");
@@ -212,7 +212,7 @@ fn new_certificates_are_taken_and_bad_ones_are_not() {
     let successful = "ipvs_lens_web_config_last_reload_successful ";
     let ask = || sample(&get_tls(address, &client, "/metrics").1, successful);
     assert_eq!(ask(), 1);
-    // Rubbish: the renewed one stays, and the state is told.
+    // Rubbish: the renewed one stays, and the state is reported.
     setup.directory.write("tls.crt", "no certificate\n");
     eventually(ask, |successful| *successful == 0);
     assert_eq!(shown(address, &client), renewed);

@@ -139,7 +139,7 @@ fn output(program: &Path, args: &[&str]) -> Result<String, String> {
 fn read_all(stdout: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut stdout) = stdout {
-        // What was read before an error is judged; the program's status tells of the error.
+        // What was read before an error is judged; the program's status reports the error.
         drop(
             stdout
                 .by_ref()

@@ -11,7 +11,7 @@ use super::{Looked, firewall, http};
 /// Processes looked at; the kernel's own default limit.
 const PROCESSES_MAX: usize = 32_768;
 
-/// Where kube-proxy answers unless told otherwise.
+/// Where kube-proxy answers unless configured otherwise.
 const KUBE_PROXY_METRICS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 10_249);
 

@@ -55,6 +55,6 @@ fn raw_socket() -> io::Result<OwnedFd> {
     if socket < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was just opened here and belongs to nobody else.
+    // SAFETY: the descriptor was just opened here and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(socket) })
 }

@@ -61,7 +61,7 @@ impl Auth {
     /// Knows these users; `None` where there are none.
     ///
     /// # Errors
-    /// The system has no random numbers: without them nobody is let in.
+    /// The system has no random numbers: without them every request is refused.
     pub fn new(users: BTreeMap<String, Hash>) -> Result<Option<Self>, WebConfigError> {
         let Some(slowest) = users.values().max_by_key(|hash| hash.cost) else {
             return Ok(None);
@@ -99,13 +99,13 @@ impl Auth {
         if let Some(outcome) = self.remembered(&tag) {
             return outcome;
         }
-        let (told, outcome) = oneshot::channel();
+        let (send, outcome) = oneshot::channel();
         let auth = Arc::clone(self);
         // A task of its own: a client that hangs up does not get out of the rest.
         tokio::spawn(async move {
             let right = auth.verify(&user, password, turn).await;
             // Nobody listens any more where the client has hung up.
-            told.send(auth.remember(tag, right)).ok();
+            send.send(auth.remember(tag, right)).ok();
         });
         outcome.await.unwrap_or(Outcome::Wrong)
     }

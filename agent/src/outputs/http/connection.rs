@@ -32,7 +32,7 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// First byte of a TLS handshake record (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-/// Who asks for TLS in vain is told so, as Go's server does.
+/// Who asks for TLS in vain gets an answer, as Go's server does.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.0 400 Bad Request\r\nconnection: close\r\n\
     content-type: text/plain\r\n\r\nThis is the TLS port: use https.\n";
 

@@ -192,7 +192,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, WebConfigError> {
     };
     let file = fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
     let mut bytes = Vec::new();
-    // One more than allowed, to tell the largest from the too large.
+    // One more than allowed, to distinguish the largest from the too large.
     file.take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| unreadable(error.to_string()))?;

@@ -51,7 +51,7 @@ impl Form {
     /// The form an `accept` header wants most (RFC 9110, 12.5.1); among equals, the first named.
     ///
     /// Who names no form we have gets [`Self::Text0`], as from every Prometheus client library:
-    /// a page in an unwanted form tells a person more than status 406.
+    /// a page in an unwanted form helps a person more than status 406.
     #[must_use]
     pub fn wanted(accept: &str) -> Self {
         let mut best: Option<(u16, Self)> = None;

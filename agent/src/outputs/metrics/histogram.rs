@@ -28,7 +28,7 @@ pub struct Example {
 
 /// Counts by size. Clones share what they count.
 ///
-/// The library keeps exemplars only beside classic buckets and native buckets only without
+/// The library keeps exemplars only with classic buckets and native buckets only without
 /// exemplars, so both are kept and the form written decides which is shown.
 #[derive(Clone, Debug)]
 pub struct Histogram {

@@ -402,7 +402,7 @@ impl Live {
             .collect()
     }
 
-    /// Losses of the agent itself, at 0 where nobody counts them.
+    /// Losses of the agent itself, at 0 where they are not counted.
     fn own_losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counted: Vec<(Loss, u64)> = self
             .loss_sources

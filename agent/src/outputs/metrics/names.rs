@@ -152,7 +152,7 @@ pub const REAL_SERVERS: Metric = Metric {
     help: "Real servers in the IPVS tables: with a weight (available) or without (draining).",
 };
 
-/// Services with nobody to choose.
+/// Services without a real server to choose.
 pub const SERVICES_WITHOUT_REAL_SERVER: Metric = Metric {
     name: "ipvs_lens_services_without_real_server",
     kind: Kind::Gauge,

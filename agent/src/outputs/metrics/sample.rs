@@ -32,7 +32,7 @@ pub trait Part: Send + Sync {
         BTreeSet::new()
     }
 
-    /// Is told what the kernel has counted so far, before [`Self::show`] and when `/status` is
+    /// Takes what the kernel has counted so far, before [`Self::show`] and when `/status` is
     /// asked for, on the same kind of thread.
     fn counted(&self, _counts: &[(CountKey, u64)]) {}
 

@@ -179,9 +179,9 @@ fn spreads(tables: &Tables) -> (Vec<SpreadRow>, usize) {
     if refused > 0 {
         let worst = |row: &SpreadRow| row.by_scheduler + row.by_reuse;
         chosen.sort_by(|a, b| {
-            let told = |row: &SpreadRow| row.starved + row.near_reuse;
-            let most_told = told(b).cmp(&told(a));
-            most_told.then(worst(b).total_cmp(&worst(a)))
+            let reported = |row: &SpreadRow| row.starved + row.near_reuse;
+            let most = reported(b).cmp(&reported(a));
+            most.then(worst(b).total_cmp(&worst(a)))
         });
         chosen.truncate(ROWS_MAX);
     }

@@ -119,7 +119,7 @@ fn anchor() -> WallAnchor {
 }
 
 /// Tells `metrics` every finding of these events.
-fn tell(metrics: &Metrics, events: &[PacketEvent]) {
+fn take_all(metrics: &Metrics, events: &[PacketEvent]) {
     let mut correlator = crate::correlate::Correlator::new(false);
     for event in events {
         metrics.received();
@@ -181,7 +181,7 @@ fn full() -> Metrics {
         },
     ]);
     metrics.malformed(&crate::decode::decode(&[]).unwrap_err());
-    tell(
+    take_all(
         &metrics,
         &[
             PacketEvent::AttemptDecided(sample_attempt()),
@@ -510,7 +510,7 @@ fn delays_are_capped() {
             proto: Proto::Tcp,
             local: std::net::SocketAddr::new("10.0.0.1".parse().unwrap(), i),
         };
-        tell(&metrics, &[PacketEvent::AttemptDecided(decided)]);
+        take_all(&metrics, &[PacketEvent::AttemptDecided(decided)]);
     }
     let text = metrics.text();
     assert_eq!(
@@ -556,7 +556,7 @@ fn a_source_that_fails_is_no_exposition() {
 #[test]
 fn an_unresolved_drop_is_no_delay() {
     let metrics = Metrics::new(BUILD);
-    tell(
+    take_all(
         &metrics,
         &[PacketEvent::SynDropped(SynDropped {
             ..sample_syn_drop()
@@ -566,7 +566,7 @@ fn an_unresolved_drop_is_no_delay() {
     assert!(!text.contains("ipvs_lens_connect_delay_seconds_count"));
 }
 
-/// `docs/metrics.md`; `IPVS_LENS_BLESS=1` writes it anew.
+/// `docs/metrics.md`; `IPVS_LENS_BLESS=1` writes it again.
 #[test]
 fn the_document_is_in_step() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");

@@ -57,7 +57,7 @@ pub const WAYS: &[&str] = &["stale-reuse", "reschedule", "reuse-drop", "iptables
 /// The scenarios that need systemd as process 1.
 const SYSTEMD: &[&str] = &["shipped-unit"];
 
-/// What a guest with systemd plays beside them: the other half of what people install.
+/// What a guest with systemd plays besides them: the other half of what people install.
 const WITH_SYSTEMD: &[&str] = &["rights-cells"];
 
 /// The scenarios that take hours.

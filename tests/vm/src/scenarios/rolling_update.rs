@@ -68,7 +68,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
         timeline["stale_connections"] == 10 && timeline["stale_datagrams"] == 0,
         "stale connections and datagrams in {timeline}, want 10 and 0"
     );
-    // Told by readings: late by up to an interval, but never after what ended it.
+    // Shown by readings: late by up to an interval, but never after what ended it.
     ensure_in(timeline, "last_scheduled_ns", &read_later(&scheduled.time))?;
     ensure_in(
         timeline,

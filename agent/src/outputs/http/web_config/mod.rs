@@ -16,7 +16,7 @@ use thiserror::Error;
 /// Users of basic authentication; it is meant for a few.
 pub const USERS_MAX: usize = 64;
 
-/// Highest bcrypt cost: 2^15 rounds take about two seconds, during which nobody else is verified.
+/// Highest bcrypt cost: 2^15 rounds take about two seconds, during which no other password is verified.
 pub const COST_MAX: u32 = 15;
 
 /// Lowest bcrypt cost there is.
@@ -143,7 +143,7 @@ pub enum WebConfigError {
         /// Why.
         reason: String,
     },
-    /// The file is no YAML, or has a key or a type nobody knows.
+    /// The file is no YAML, or has a key or an unknown type.
     #[error("{reason}")]
     Shape {
         /// What and where.
