@@ -5,6 +5,8 @@ use agent_core::doctor::rules::OPEN_FILES_NEEDED;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::probes::features::create_smallest_map;
+
 /// Raises the limits as far as this process may.
 ///
 /// Open files: to the hard limit at least, and the hard limit itself where it is below what is
@@ -15,7 +17,7 @@ pub fn raise() {
     raise_one(Resource::Memlock, None);
 }
 
-/// The limits now.
+/// The limits now, and whether this kernel charges maps against the one of locked memory.
 pub fn current() -> Limits {
     let soft = |resource| match getrlimit(resource).current {
         Some(limit) => Limit::Of(limit),
@@ -24,8 +26,34 @@ pub fn current() -> Limits {
     Limits {
         open_files: soft(Resource::Nofile),
         locked_bytes: soft(Resource::Memlock),
+        maps_are_charged: maps_are_charged(),
         address_bytes: soft(Resource::As),
     }
+}
+
+/// Whether a map that can be created cannot be while the limit of locked memory is 0.
+///
+/// To lower the soft limit, and to raise it again up to the hard one, needs no right.
+fn maps_are_charged() -> bool {
+    let limit = getrlimit(Resource::Memlock);
+    if limit.current.is_none() || create_smallest_map().is_err() {
+        return false;
+    }
+    let zero = Rlimit {
+        current: Some(0),
+        maximum: limit.maximum,
+    };
+    if setrlimit(Resource::Memlock, zero).is_err() {
+        return false;
+    }
+    let is_refused = create_smallest_map().is_err();
+    if let Err(error) = setrlimit(Resource::Memlock, limit) {
+        log::warn!(
+            "RLIMIT_MEMLOCK cannot be set to {:?} again: {error}",
+            limit.current
+        );
+    }
+    is_refused
 }
 
 /// Raises one limit to `needed` (`None`: infinity), or as near as allowed.

@@ -34,6 +34,7 @@ pub fn fit() -> Facts {
         limits: Fact::Known(Limits {
             open_files: Limit::Of(1_024),
             locked_bytes: Limit::Infinite,
+            maps_are_charged: false,
             address_bytes: Limit::Infinite,
         }),
         ip_vs: Fact::Known(IpVs::Module),

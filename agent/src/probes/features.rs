@@ -20,7 +20,7 @@ use aya::sys::{
 };
 use aya_obj::generated::{
     BPF_ADD, BPF_ALU64, BPF_EXIT, BPF_JMP, BPF_JNE, BPF_K, BPF_MOV, bpf_attr, bpf_cmd, bpf_insn,
-    bpf_prog_type,
+    bpf_map_type, bpf_prog_type,
 };
 
 use super::error::AttachError;
@@ -167,6 +167,20 @@ fn run_without_event() -> io::Result<()> {
     let mut attr: bpf_attr = unsafe { mem::zeroed() };
     attr.test.prog_fd = fd_number(program.as_fd())?;
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr).map(drop)
+}
+
+/// Creates a map of one entry and drops it: whether this process may, and within its limits.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn create_smallest_map() -> io::Result<()> {
+    // SAFETY: an all-zero `bpf_attr` is valid: integers and null pointers.
+    let mut attr: bpf_attr = unsafe { mem::zeroed() };
+    // SAFETY: the union was zeroed, so every view of it is initialised.
+    let map = unsafe { &mut attr.__bindgen_anon_1 };
+    map.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
+    (map.key_size, map.value_size, map.max_entries) = (4, 4, 1);
+    bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attr).map(drop)
 }
 
 fn load(kind: bpf_prog_type, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {

@@ -1,6 +1,7 @@
 //! The rights that people install the agent with, read out of the files in `deploy/`. Pure.
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::resource::RLIM_INFINITY;
 use rustix::thread::CapabilitySet;
 use serde::Deserialize;
 
@@ -82,6 +83,8 @@ pub struct Shipped {
     pub capabilities: CapabilitySet,
     /// Whether it can never gain rights.
     pub no_new_privs: bool,
+    /// Both limits of `RLIMIT_MEMLOCK` in bytes, where the file sets them.
+    pub locked_bytes: Option<u64>,
     /// What is kept from it.
     pub confinements: Vec<Confinement>,
 }
@@ -107,8 +110,23 @@ pub fn unit() -> Result<Shipped> {
         },
         capabilities,
         no_new_privs: setting("NoNewPrivileges").is_ok_and(|value| value == "yes"),
+        locked_bytes: locked_bytes(setting("LimitMEMLOCK").ok())?,
         confinements,
     })
+}
+
+/// A limit of a unit; `infinity` is none.
+fn locked_bytes(value: Option<&str>) -> Result<Option<u64>> {
+    match value {
+        None => Ok(None),
+        Some("infinity") => Ok(Some(RLIM_INFINITY)),
+        Some(number) => {
+            let number = number.parse();
+            number
+                .context("LimitMEMLOCK= is neither a number of bytes nor infinity")
+                .map(Some)
+        }
+    }
 }
 
 /// The program that the unit starts.
@@ -157,6 +175,7 @@ pub fn daemon_set() -> Result<Shipped> {
         uid: context.run_as_user,
         capabilities: capabilities(context.capabilities.add.iter().map(String::as_str))?,
         no_new_privs: !context.allow_privilege_escalation,
+        locked_bytes: None,
         confinements: vec![CONTAINER],
     })
 }

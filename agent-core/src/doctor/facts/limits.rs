@@ -33,6 +33,10 @@ pub struct Limits {
     pub open_files: Limit,
     /// `RLIMIT_MEMLOCK`, bytes: BPF maps are charged against it before 5.11.
     pub locked_bytes: Limit,
+    /// Whether this kernel was seen to charge maps against it; not looked for where it is
+    /// unlimited.
+    #[serde(default)]
+    pub maps_are_charged: bool,
     /// `RLIMIT_AS`, bytes: address space.
     pub address_bytes: Limit,
 }

@@ -106,7 +106,7 @@ pub struct Facts {
     pub kube_proxy: Option<KubeProxy>,
     /// The network namespace of the process that looked, then others in which IPVS has services.
     pub netns: Vec<Netns>,
-    /// Namespaces that exist beside these and were not looked into.
+    /// Namespaces that exist besides these and were not looked into.
     pub netns_skipped: u32,
     /// What a running agent has seen.
     pub observed: Fact<Observed>,

@@ -32,7 +32,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What was counted since `before`; a count that fell started anew.
+    /// What was counted since `before`; a count that fell started again at 0.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let since = |now: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {

@@ -24,7 +24,7 @@ use std::fmt;
 
 use super::facts::{Facts, Netns, Seen};
 
-pub use prerequisites::{ADDRESS_BYTES_NEEDED, OPEN_FILES_NEEDED};
+pub use prerequisites::{ADDRESS_BYTES_NEEDED, LOCKED_BYTES_NEEDED, OPEN_FILES_NEEDED};
 pub use verdict::{Advice, Lasting, Risk, Sure, Verdict};
 
 /// What a rule is for.
@@ -285,7 +285,7 @@ impl std::error::Error for CannotObserve {}
 /// Whether this node can be observed, as far as the facts say.
 ///
 /// # Errors
-/// [`CannotObserve`] names what is missing. What could not be read is no hindrance: trying tells.
+/// [`CannotObserve`] names what is missing. What could not be read is no hindrance: an attempt will show.
 pub fn prerequisites(facts: &Facts) -> Result<(), CannotObserve> {
     let required = RULES
         .iter()

@@ -168,6 +168,10 @@ pub(super) fn lockdown(facts: &Facts) -> Verdict {
 /// with.
 pub const OPEN_FILES_NEEDED: u64 = 256;
 
+/// Locked memory `run` needs where maps are charged against the limit, bytes, an estimate: the
+/// event ring, the tables of attempts and counters, and the counters of each CPU.
+pub const LOCKED_BYTES_NEEDED: u64 = 128 * 1024 * 1024;
+
 /// Address space `run` needs, bytes, an estimate: the kernel's types (some 10 MB), the symbols'
 /// addresses, the event ring and stacks of threads.
 pub const ADDRESS_BYTES_NEEDED: u64 = 128 * 1024 * 1024;
@@ -177,29 +181,41 @@ pub(super) fn limits(facts: &Facts) -> Verdict {
 }
 
 fn judge_limits(limits: &Limits) -> Verdict {
+    let charged = if limits.maps_are_charged {
+        limits.locked_bytes
+    } else {
+        Limit::Infinite
+    };
     let checks = [
         (
             "RLIMIT_NOFILE",
-            "LimitNOFILE=",
+            "LimitNOFILE= of a systemd unit, ulimit",
             limits.open_files,
             OPEN_FILES_NEEDED,
         ),
         (
+            "RLIMIT_MEMLOCK",
+            "LimitMEMLOCK= of a systemd unit, ulimit, or CAP_SYS_RESOURCE",
+            charged,
+            LOCKED_BYTES_NEEDED,
+        ),
+        (
             "RLIMIT_AS",
-            "LimitAS=",
+            "LimitAS= of a systemd unit, ulimit",
             limits.address_bytes,
             ADDRESS_BYTES_NEEDED,
         ),
     ];
     let below = |check: &&(_, _, Limit, u64)| check.2 < Limit::Of(check.3);
-    let Some((name, unit_key, limit, needed)) = checks.iter().find(below) else {
+    let Some((name, how, limit, needed)) = checks.iter().find(below) else {
         return Verdict::Ok;
     };
     Advice::new(
         MISSING,
         format!("{name} is {limit}"),
-        format!("{needed} or more ({unit_key} of a systemd unit, ulimit)"),
-        "maps, programs and their links are open files; the types of the kernel are held in memory \
+        format!("{needed} or more ({how})"),
+        "maps, programs and their links are open files; kernels before 5.11 charge maps against \
+         locked memory; the types of the kernel are held in memory \
          while programs are attached",
     )
     .into()

@@ -33,7 +33,7 @@ fn judge(facts: &Facts, netns: &Netns) -> Judged {
         format!("somaxconn={SOMAXCONN}"),
         "no accept queue may be longer, whatever its program asks for; a SYN that meets a full one \
          is dropped, and the client waits 1 s. Programs take up the new value when they listen \
-         anew.",
+         again.",
     )
     .by(remedy::sysctls(facts, netns, &[change]))
     .into())

@@ -102,7 +102,7 @@ fn daemon_set(name: &str, device: &str, commands: &str) -> Lasting {
     }
 }
 
-/// A namespace is made anew with its program: Docker's `ingress_sbox` at every start of the daemon.
+/// A namespace is made again with its program: Docker's `ingress_sbox` at every start of the daemon.
 fn swarm(netns: &Netns, commands: &str) -> Lasting {
     let path = netns.path.as_deref().unwrap_or_default();
     let wait = format!("until test -e {path}; do sleep 1; done");

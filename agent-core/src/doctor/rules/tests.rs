@@ -176,21 +176,29 @@ fn lockdown_is_named_in_one_line() {
 #[test]
 fn a_low_limit_is_refused_with_both_numbers() {
     use crate::doctor::facts::{Limit, Limits};
-    let limited = |open_files| {
+    let with_locked = |open_files, locked_bytes, maps_are_charged| {
         with(|f| {
             f.limits = Fact::Known(Limits {
                 open_files,
-                locked_bytes: Limit::Of(65_536),
+                locked_bytes: Limit::Of(locked_bytes),
+                maps_are_charged,
                 address_bytes: Limit::Infinite,
             });
         })
     };
+    let limited = |open_files| with_locked(open_files, 65_536, false);
     assert_eq!(prerequisites(&limited(Limit::Of(256))), Ok(()));
     assert_eq!(prerequisites(&limited(Limit::Infinite)), Ok(()));
     let refusal = prerequisites(&limited(Limit::Of(32))).unwrap_err();
     assert_eq!(
         refusal.to_string(),
         "cannot observe this node: RLIMIT_NOFILE is 32, expected 256 or more (LimitNOFILE= of a systemd unit, ulimit)"
+    );
+    let charged = |locked| prerequisites(&with_locked(Limit::Infinite, locked, true));
+    assert_eq!(charged(LOCKED_BYTES_NEEDED), Ok(()));
+    assert_eq!(
+        charged(8_388_608).unwrap_err().to_string(),
+        "cannot observe this node: RLIMIT_MEMLOCK is 8388608, expected 134217728 or more (LimitMEMLOCK= of a systemd unit, ulimit, or CAP_SYS_RESOURCE)"
     );
 }
 
@@ -446,7 +454,7 @@ fn a_table_that_grows_under_reuse_is_made_large() {
     );
 }
 
-/// A kernel that drops at every reuse must not be told to reuse.
+/// A kernel that drops at every reuse must not be advised to reuse.
 #[test]
 fn the_cure_depends_on_what_the_kernel_does_with_conntrack() {
     let on = |release: &str, nodest, masquerade: bool| {
@@ -1019,7 +1027,7 @@ fn the_end_of_ipvs_mode_comes_with_evidence() {
          5.13; schedulers in use that nftables mode does not have: lc; measured: 3 connections \
          to stale real servers, 2 SYNs dropped by IPVS"
     );
-    // Asked for, while nobody says what it is in.
+    // Asked for, while what it is in is not known.
     let mut unanswered = kube_proxy("ipvs", "", &[]);
     if let Some(kube_proxy) = &mut unanswered.kube_proxy {
         kube_proxy.actual_mode = Fact::default();

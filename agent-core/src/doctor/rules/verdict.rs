@@ -26,9 +26,9 @@ pub enum Risk {
 pub enum Sure {
     /// It was seen to happen here, under the present settings.
     Observed,
-    /// It follows from how this node is configured; nobody saw it, or nobody looked.
+    /// It follows from how this node is configured; it was not seen, or not looked for.
     Configured,
-    /// It depends on patches that this kernel's version does not tell.
+    /// It depends on patches that this kernel's version does not show.
     Unknown,
 }
 

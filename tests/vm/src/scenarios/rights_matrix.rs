@@ -29,7 +29,9 @@ const REFUSAL_LINES: usize = 2;
 const CONNECTIONS: u16 = 9;
 /// Source ports of the cells, used in turn.
 const PORTS: std::ops::Range<u16> = 20_000..48_000;
-/// Where the kernel says how far it is locked down, and is told to lock further.
+/// Locked memory of [`Sandbox::LittleLocked`].
+const LITTLE_LOCKED_BYTES: u64 = 65_536;
+/// Where the kernel says how far it is locked down, and takes orders to lock further.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// How many of the shipped capabilities a cell has.
@@ -49,6 +51,8 @@ enum Sandbox {
     NoKallsyms,
     ReadOnlySys,
     NoTracefs,
+    /// The usual limit of a shell's locked memory, which some kernels charge maps against.
+    LittleLocked,
 }
 
 /// How far the kernel is locked down; it never goes back.
@@ -86,7 +90,7 @@ impl fmt::Display for Cell<'_> {
     }
 }
 
-/// Plays the cells that tell most.
+/// Plays the cells that show most.
 pub fn chosen(lab: &mut Lab) -> Result<()> {
     let (unit, daemon_set) = (shipped::unit()?, shipped::daemon_set()?);
     play_all(lab, &chosen_cells(&unit, &daemon_set))
@@ -120,10 +124,12 @@ fn chosen_cells<'a>(unit: &'a Shipped, daemon_set: &'a Shipped) -> Vec<Cell<'a>>
         kept: Kept::Without(one),
         ..usual(unit)
     }));
-    cells.push(Cell {
-        sandbox: Sandbox::NoKallsyms,
-        ..usual(unit)
-    });
+    for sandbox in [Sandbox::NoKallsyms, Sandbox::LittleLocked] {
+        cells.push(Cell {
+            sandbox,
+            ..usual(unit)
+        });
+    }
     cells.push(Cell {
         lockdown: Lockdown::Integrity,
         ..usual(unit)
@@ -181,6 +187,7 @@ fn rights_of(shipped: &Shipped) -> Vec<(Kept, Sandbox)> {
             Sandbox::NoKallsyms,
             Sandbox::ReadOnlySys,
             Sandbox::NoTracefs,
+            Sandbox::LittleLocked,
         ] {
             rights.push((kept, sandbox));
         }
@@ -330,6 +337,7 @@ impl Cell<'_> {
             uid: self.shipped.uid,
             capabilities: capabilities.map(|set| set.bits()),
             no_new_privs: self.shipped.no_new_privs && self.kept != Kept::All,
+            locked_bytes: self.shipped.locked_bytes,
             ..Rights::default()
         };
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
@@ -347,6 +355,7 @@ impl Cell<'_> {
             Sandbox::NoTracefs => {
                 rights.empty = paths(&["/sys/kernel/tracing", "/sys/kernel/debug"]);
             }
+            Sandbox::LittleLocked => rights.locked_bytes = Some(LITTLE_LOCKED_BYTES),
         }
         rights
     }
@@ -363,6 +372,7 @@ impl Cell<'_> {
         match self.sandbox {
             Sandbox::NoKallsyms => missing.push("/proc/kallsyms".to_owned()),
             Sandbox::NoTracefs => missing.push("/sys/kernel/tracing".to_owned()),
+            Sandbox::LittleLocked => missing.push("RLIMIT_MEMLOCK".to_owned()),
             Sandbox::None | Sandbox::Shipped | Sandbox::ReadOnlySys => {}
         }
         missing
@@ -409,7 +419,7 @@ mod tests {
         let cells = every_cell(&unit, &daemon_set);
         let mut names: Vec<_> = cells.iter().map(ToString::to_string).collect();
         let rights: usize = [&unit, &daemon_set]
-            .map(|shipped| 10 + 2 * shipped.capabilities.iter().count())
+            .map(|shipped| 12 + 2 * shipped.capabilities.iter().count())
             .iter()
             .sum();
         assert_eq!(cells.len(), rights * 3 * 2 * 3);
