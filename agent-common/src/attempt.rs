@@ -41,10 +41,14 @@ pub struct Attempt {
     pub decision: u8,
     /// [`crate::verdict::DropCause`] of the first drop; 0 if never dropped.
     pub first_drop_cause: u8,
-    /// 1 once a SYN got through after a drop and the delay was reported.
+    /// 1 once a SYN was sent on after the latest drop and that was recorded.
     pub delay_reported: u8,
+    /// 1: an ICMP error about the latest SYN was sent to the client.
+    pub client_informed: u8,
+    /// 1: a SYN died on this node since IPVS decided about one.
+    pub dropped_since_syn: u8,
     /// Always 0.
-    pub pad: [u8; 5],
+    pub pad: [u8; 3],
 }
 
 const _: () = assert!(size_of::<Attempt>() == 32);
@@ -164,6 +168,16 @@ pub struct SynStep {
     pub record: bool,
 }
 
+/// The cause of a drop in IPVS's transmit; any other cause stays.
+#[inline(always)]
+pub const fn transmit_cause(cause: u8, client_informed: bool) -> u8 {
+    if cause == DropCause::IpvsTransmit as u8 && client_informed {
+        DropCause::NoRoute as u8
+    } else {
+        cause
+    }
+}
+
 impl Attempt {
     /// IPVS decided about the first SYN of an attempt that was seen.
     ///
@@ -186,7 +200,9 @@ impl Attempt {
             decision: verdict.decision as u8,
             first_drop_cause: if dropped { verdict.cause } else { 0 },
             delay_reported: 0,
-            pad: [0; 5],
+            client_informed: 0,
+            dropped_since_syn: dropped as u8,
+            pad: [0; 3],
         };
         let step = SynStep {
             decides: true,
@@ -209,7 +225,9 @@ impl Attempt {
             decision: 0,
             first_drop_cause: cause,
             delay_reported: 0,
-            pad: [0; 5],
+            client_informed: 0,
+            dropped_since_syn: 1,
+            pad: [0; 3],
         }
     }
 
@@ -229,6 +247,7 @@ impl Attempt {
     ) -> SynStep {
         self.retransmits = self.retransmits.saturating_add(1);
         let lost = self.lost();
+        self.dropped_since_syn = 0;
         let decides = self.decision == 0;
         if decides {
             self.decision = verdict.decision as u8;
@@ -238,7 +257,7 @@ impl Attempt {
             decides,
             retransmit: Some(lost),
             dropped,
-            record: self.is_recorded(now_ns, verdict, asked_for, decides, lost),
+            record: self.is_recorded(now_ns, verdict, asked_for, decides),
         }
     }
 
@@ -250,7 +269,6 @@ impl Attempt {
         verdict: SynVerdict,
         asked_for: bool,
         decides: bool,
-        lost: Lost,
     ) -> bool {
         if verdict.freed_cause != 0 {
             // The drop's own record says it.
@@ -265,10 +283,7 @@ impl Attempt {
             self.delay_reported = 1;
             return true;
         }
-        if decides {
-            return asked_for;
-        }
-        matches!(lost, Lost::Elsewhere) && self.retransmits == 1
+        decides && asked_for
     }
 
     /// A first SYN was freed while IPVS was still handling it.
@@ -283,21 +298,38 @@ impl Attempt {
     #[inline(always)]
     pub const fn on_drop(&mut self, now_ns: u64, cause: u8) {
         self.drops = self.drops.saturating_add(1);
+        self.delay_reported = 0;
+        self.client_informed = 0;
+        self.dropped_since_syn = 1;
         if self.first_drop_ns == 0 {
             self.first_drop_ns = now_ns;
             self.first_drop_cause = cause;
         }
     }
 
+    /// An ICMP error about a SYN of this attempt was sent to the client.
+    #[inline(always)]
+    pub const fn on_icmp_error(&mut self) {
+        self.client_informed = 1;
+    }
+
+    /// What a SYN died of, once the ICMP error that preceded its death is considered: IPVS makes
+    /// one where it finds no route, and none where it refuses to send for another reason
+    /// (`__ip_vs_get_out_rt`, net/netfilter/ipvs/ip_vs_xmit.c).
+    #[inline(always)]
+    pub const fn drop_cause(&self, cause: u8) -> u8 {
+        transmit_cause(cause, self.client_informed != 0)
+    }
+
     /// Where the SYN before a retransmit was lost, as far as this node can see.
     #[inline(always)]
     const fn lost(&self) -> Lost {
-        if self.first_drop_ns != 0 {
+        if self.dropped_since_syn != 0 {
             Lost::Here
         } else if self.decision == Decision::ReusedStale as u8 {
             Lost::StaleRealServer
         } else {
-            Lost::Elsewhere
+            Lost::Unknown
         }
     }
 }

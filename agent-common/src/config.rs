@@ -24,7 +24,7 @@ pub const UNSAID: u8 = u8::MAX;
 
 /// Pieces of kernel functions whose drops are distinguished by location where there are no reasons;
 /// a compiler makes up to three pieces of one function.
-pub const DROP_LOCATIONS_MAX: u32 = 16;
+pub const DROP_LOCATIONS_MAX: u32 = 48;
 
 /// Code of one piece of a kernel function, and what a SYN freed there died of.
 #[repr(C)]
@@ -44,7 +44,7 @@ pub struct DropLocation {
 pub const HOOK_LOOPS: u32 = 2;
 
 /// Pieces of kernel functions that pass packets to netfilter's hooks, behind [`HOOK_LOOPS`] others.
-pub const HOOK_CALLERS_MAX: u32 = 32;
+pub const HOOK_CALLERS_MAX: u32 = 40;
 
 /// Code of one piece of such a function, and the hook it passes packets to.
 #[repr(C)]

@@ -41,6 +41,18 @@ pub struct ServiceKey {
     pub proto: u8,
 }
 
+impl ServiceKey {
+    /// "No service."
+    pub const NONE: Self = Self {
+        addr: [0; 16],
+        fwmark: 0,
+        netns: 0,
+        port: 0,
+        family: 0,
+        proto: 0,
+    };
+}
+
 /// A real server as `ipvsadm -L` lists it under its service.
 ///
 /// All zeros: no real server (the SYN was dropped before one was chosen).

@@ -21,6 +21,7 @@ pub mod config;
 pub mod count;
 pub mod flow;
 pub mod follow;
+pub mod forwarded;
 pub mod key;
 pub mod layout;
 pub mod netfilter;

@@ -84,7 +84,7 @@ pub struct AttemptRecord {
     pub pad: [u8; 4],
 }
 
-/// The kernel freed a TCP SYN that IPVS did not drop.
+/// The kernel freed a TCP SYN that IPVS did not drop: before it met IPVS, or after IPVS sent it on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SynDropRecord {
@@ -92,18 +92,28 @@ pub struct SynDropRecord {
     pub header: RecordHeader,
     /// Return address of the kernel code that freed the packet.
     pub location: u64,
-    /// Who asked whom, as the packet read when it died.
+    /// Who asked whom: in front of IPVS if IPVS sent it on, else as the packet read when it died.
     pub tuple: TupleKey,
     /// Initial sequence number, host order.
     pub isn: u32,
+    /// Service under which IPVS sent it on; all zeros if it did not.
+    pub service: ServiceKey,
+    /// Real server to which IPVS sent it on; [`RealServerKey::NONE`] if it did not.
+    pub real_server: RealServerKey,
+    /// Weight of that real server at the decision.
+    pub weight: i32,
+    /// Inode number of the network namespace it died in.
+    pub netns: u32,
     /// Number of the kernel's drop reason; 0 on kernels without reasons.
     pub reason: u32,
     /// [`crate::verdict::DropCause`].
     pub cause: u8,
     /// [`crate::netfilter::HookPoint`] whose rules dropped it; 0 when it was none, or not known.
     pub hook: u8,
-    /// Always 0.
-    pub pad: [u8; 2],
+    /// 1: an ICMP error about it was sent to the client.
+    pub client_informed: u8,
+    /// [`crate::verdict::Decision`] about its attempt; 0 if IPVS did not send it on.
+    pub decision: u8,
 }
 
 /// Somebody configured a real server.
@@ -181,5 +191,5 @@ const _: () = assert!(size_of::<RecordHeader>() == 16);
 const _: () = assert!(size_of::<OutcomeRecord>() == 128);
 const _: () = assert!(size_of::<DatagramRecord>() == 136);
 const _: () = assert!(size_of::<AttemptRecord>() == 144);
-const _: () = assert!(size_of::<SynDropRecord>() == 80);
+const _: () = assert!(size_of::<SynDropRecord>() == 136);
 const _: () = assert!(size_of::<RealServerRecord>() == 72);

@@ -109,6 +109,12 @@ wire_enum! {
         SynQueueFull = 9, "syn_queue_full";
         /// Reverse path filter: the answer would leave by another device.
         RpFilter = 10, "rp_filter";
+        /// No route to the real server, or one that prohibits.
+        NoRoute = 11, "no_route";
+        /// The neighbour's link-layer address is not known: nothing answered ARP or NDP.
+        Neighbour = 12, "neighbour";
+        /// IPVS could not send the packet on, for another reason than a missing route.
+        IpvsTransmit = 13, "ipvs_transmit";
     }
 }
 
@@ -133,7 +139,10 @@ wire_enum! {
         Here = 1, "here";
         /// At a stale real server, to which IPVS had sent it.
         StaleRealServer = 2, "stale_real_server";
-        /// Neither: this node is exonerated.
+        /// Behind this node: it was seen leaving by a hardware device, and none of its attempt died
+        /// here since.
         Elsewhere = 3, "elsewhere";
+        /// Not known: no drop of it was seen here, nor was it seen leaving.
+        Unknown = 4, "unknown";
     }
 }

@@ -411,13 +411,32 @@ pub struct AttemptDecided {
     pub cpu: u32,
 }
 
+/// Where IPVS sent a SYN on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SentOn {
+    /// Service the SYN belongs to.
+    pub service: Service,
+    /// The real server.
+    pub real_server: RealServer,
+    /// Its weight at the decision.
+    pub weight: i32,
+    /// The decision about the attempt.
+    pub decision: Decision,
+}
+
 /// The kernel freed a SYN that IPVS did not drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SynDropped {
     /// When.
     pub at: MonoNs,
-    /// The attempt, as the packet read when it died.
+    /// The attempt: in front of IPVS if IPVS sent the SYN on, else as the packet read when it died.
     pub attempt: AttemptId,
+    /// Where IPVS sent it on to; `None` if it did not.
+    pub sent_on: Option<SentOn>,
+    /// Where it died.
+    pub netns: NetnsId,
+    /// An ICMP error about it was sent to the client.
+    pub client_informed: bool,
     /// Why.
     pub cause: DropCause,
     /// The innermost hook of netfilter on the stack when it was freed, where that is known.

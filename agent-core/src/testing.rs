@@ -9,14 +9,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use agent_common::netfilter::HookPoint;
-use agent_common::verdict::{DropCause, Outcome, StaleCause};
+use agent_common::verdict::{Decision, DropCause, Outcome, StaleCause};
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::clock::MonoNs;
 use crate::event::{
     AttemptDecided, AttemptId, Change, ConfigEvent, EntryState, Event, Family, FirstDrop, NetnsId,
-    OutcomeSeen, PacketEvent, Proto, RealServer, RealServerChanged, Service, ServiceName,
+    OutcomeSeen, PacketEvent, Proto, RealServer, RealServerChanged, SentOn, Service, ServiceName,
     StaleDatagrams, SynDropped, Tuple, Verdict,
 };
 
@@ -43,6 +43,9 @@ pub fn sample_syn_drop() -> SynDropped {
     SynDropped {
         at: MonoNs(6_000_000_000),
         attempt: sample_id(),
+        sent_on: None,
+        netns: sample_id().tuple.netns,
+        client_informed: false,
         cause: DropCause::Netfilter,
         hook: Some(HookPoint::Input),
         reason: 8,
@@ -163,10 +166,25 @@ fn any_attempt() -> impl Strategy<Value = AttemptDecided> {
 fn any_syn_drop() -> impl Strategy<Value = SynDropped> {
     let numbers = (any::<u64>(), any::<u32>(), any::<u64>(), any::<u32>());
     let hook = prop::option::of(select(HookPoint::ALL));
-    let all = (numbers, any_id(), any_drop_cause(), hook);
-    all.prop_map(|(numbers, attempt, cause, hook)| SynDropped {
+    let sent = (
+        any_service(),
+        any_socket(),
+        any::<i32>(),
+        select(Decision::ALL),
+    );
+    let sent = (prop::option::of(sent), any::<bool>());
+    let all = (numbers, any_id(), any_drop_cause(), hook, sent);
+    all.prop_map(|(numbers, attempt, cause, hook, sent)| SynDropped {
         at: MonoNs(numbers.0),
         attempt,
+        sent_on: sent.0.map(|(service, server, weight, decision)| SentOn {
+            service,
+            real_server: RealServer(server),
+            weight,
+            decision,
+        }),
+        netns: NetnsId(numbers.3),
+        client_informed: sent.1,
         cause,
         hook,
         reason: numbers.1,

@@ -7,6 +7,7 @@ use agent_common::{
     attempt::{Attempt, SynStep, SynVerdict},
     config::{Config, decision_bit},
     count::{CountKey, TALLY_ATTEMPT, TALLY_RETRANSMIT, TALLY_SYN_DROP},
+    forwarded::Forwarded,
     key::{RealServerKey, ServiceKey},
     stat::Stat,
     verdict::{Decision, Lost},
@@ -17,7 +18,7 @@ use crate::{
     call::BareContext,
     count, emit, follow,
     ipvs::Target,
-    maps::{ARMED, ATTEMPTS, CONFIG, IN_FLIGHT, PENDING},
+    maps::{ARMED, ATTEMPTS, CONFIG, FORWARDED, IN_FLIGHT, PENDING},
     packet::Syn,
 };
 
@@ -244,6 +245,9 @@ fn settle_attempt(
         }
         attempt.on_freed(now_ns, verdict);
         remember(syn, &attempt);
+        if !step.dropped {
+            remember_forwarded(syn, target);
+        }
         return SETTLED_DECISION;
     };
     let step = attempt.on_retransmit(now_ns, verdict, asked_for);
@@ -253,6 +257,9 @@ fn settle_attempt(
     tally(target, verdict, step);
     if step.record {
         emit::attempt(&context, now_ns, syn, target, verdict, attempt);
+    }
+    if !step.dropped {
+        remember_forwarded(syn, target);
     }
     if step.decides {
         SETTLED_DECISION
@@ -303,12 +310,48 @@ pub fn count_decision(target: &Target, verdict: SynVerdict) {
     tally(target, verdict, step);
 }
 
-/// Counts a SYN that died outside IPVS's own verdict and remembers its attempt.
+/// Remembers that IPVS sends this SYN on to its real server.
 #[inline(always)]
-pub fn settle_drop(syn: &Syn, service: &ServiceKey, cause: u8) {
+fn remember_forwarded(syn: &Syn, target: &Target) {
+    if let Some(slot) = FORWARDED.get_ptr_mut(Forwarded::slot(syn.isn)) {
+        // SAFETY: the map's memory outlives the program. Two SYNs that share a slot may be written
+        // at the same moment; `Forwarded::is_of` and the attempt's own number refuse a mixture.
+        let slot = unsafe { &mut *slot };
+        slot.tuple = syn.tuple;
+        slot.isn = syn.isn;
+        slot.service = target.service;
+        slot.real_server = target.real_server;
+        slot.weight = target.weight;
+    }
+}
+
+/// The SYN that IPVS sent on, and its attempt, as which this packet is known behind IPVS.
+#[inline(always)]
+pub fn forwarded(syn: &Syn) -> Option<(&'static Forwarded, &'static mut Attempt)> {
+    let slot = FORWARDED.get_ptr(Forwarded::slot(syn.isn))?;
+    // SAFETY: the map's memory outlives the program; for writes meanwhile see above.
+    let sent = unsafe { &*slot };
+    if !sent.is_of(&syn.tuple, syn.isn) {
+        return None;
+    }
+    let attempt = ATTEMPTS.get_ptr_mut(&sent.tuple)?;
+    // SAFETY: as in `known_attempt`.
+    let attempt = unsafe { &mut *attempt };
+    attempt.is_of(syn.isn).then_some((sent, attempt))
+}
+
+/// An ICMP error about a SYN that IPVS sent on goes to its client.
+#[inline(always)]
+pub fn client_informed(syn: &Syn) {
+    if let Some((_, attempt)) = forwarded(syn) {
+        attempt.on_icmp_error();
+    }
+}
+
+/// Counts a SYN that died without IPVS having sent it on, and remembers its attempt.
+#[inline(always)]
+pub fn settle_drop(syn: &Syn, service: &ServiceKey, cause: u8, now_ns: u64) {
     count_drop(service, cause);
-    // SAFETY: the helper only reads the clock.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
     if let Some(attempt) = known_attempt(syn) {
         attempt.on_drop(now_ns, cause);
     } else if service.family != 0 {

@@ -4,7 +4,8 @@ use agent_common::{
     attempt::{Attempt, SynVerdict},
     flow::StaleFlow,
     follow::Followed,
-    key::TupleKey,
+    forwarded::Forwarded,
+    key::{RealServerKey, ServiceKey, TupleKey},
     record::{
         AttemptRecord, DatagramRecord, KIND_ATTEMPT, KIND_DATAGRAM, KIND_OUTCOME, KIND_REAL_SERVER,
         KIND_SYN_DROP, OutcomeRecord, RealServerRecord, RecordHeader, SynDropRecord,
@@ -86,18 +87,52 @@ pub struct Death {
     pub location: u64,
 }
 
-/// Writes a [`SynDropRecord`].
+/// Writes a [`SynDropRecord`] of a SYN that IPVS did not send on.
 #[inline(always)]
-pub fn syn_drop(context: &impl EbpfContext, now_ns: u64, syn: &Syn, death: Death) {
+pub fn syn_drop(context: &impl EbpfContext, now_ns: u64, syn: &Syn, death: &Death) {
     let record = SynDropRecord {
         header: header(now_ns, KIND_SYN_DROP, SYN_DROP_BYTES),
         location: death.location,
         tuple: syn.tuple,
         isn: syn.isn,
+        service: ServiceKey::NONE,
+        real_server: RealServerKey::NONE,
+        weight: 0,
+        netns: syn.tuple.netns,
         reason: death.reason,
         cause: death.cause,
         hook: death.hook,
-        pad: [0; 2],
+        client_informed: 0,
+        decision: 0,
+    };
+    write(context, record);
+}
+
+/// Writes a [`SynDropRecord`] of a SYN that IPVS sent on; `netns` is where it died, 0 for a packet
+/// without a device: one that never left the namespace of its service.
+#[inline(always)]
+pub fn forwarded_syn_drop(
+    context: &impl EbpfContext,
+    now_ns: u64,
+    sent: &Forwarded,
+    netns: u32,
+    death: &Death,
+    attempt: &Attempt,
+) {
+    let record = SynDropRecord {
+        header: header(now_ns, KIND_SYN_DROP, SYN_DROP_BYTES),
+        location: death.location,
+        tuple: sent.tuple,
+        isn: sent.isn,
+        service: sent.service,
+        real_server: sent.real_server,
+        weight: sent.weight,
+        netns: if netns == 0 { sent.tuple.netns } else { netns },
+        reason: death.reason,
+        cause: death.cause,
+        hook: death.hook,
+        client_informed: attempt.client_informed,
+        decision: attempt.decision,
     };
     write(context, record);
 }

@@ -6,6 +6,7 @@ use agent_common::{
     count::{COUNTS_MAX, CountKey},
     flow::{FLOWS_MAX, StaleFlow},
     follow::{FOLLOWED_MAX, Followed},
+    forwarded::{FORWARDED_MAX, Forwarded},
     key::{ServiceKey, TupleKey},
     layout::{ABSENT, KernelLayout},
     node::{LATEST_MAX, NODE_COUNTS_MAX, NodeCountKey},
@@ -71,6 +72,10 @@ pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Stat::COUNT, 
 /// Recent attempts by tuple; the least recently used make room (see [`ATTEMPTS_MAX`]).
 #[map]
 pub static ATTEMPTS: LruHashMap<TupleKey, Attempt> = LruHashMap::with_max_entries(ATTEMPTS_MAX, 0);
+
+/// SYNs that IPVS sent on, by [`Forwarded::slot`]; the younger takes the place.
+#[map]
+pub static FORWARDED: Array<Forwarded> = Array::with_max_entries(FORWARDED_MAX, 0);
 
 /// SYNs that met an entry and wait for IPVS's verdict, and packets IPVS has just dropped; keyed
 /// by the packet's address, because the hooks nest and may migrate. At the limit:

@@ -292,12 +292,13 @@ fn of_syn(before: &[Happens], verdict: SynVerdict) -> Vec<Done> {
     let mut done = Vec::new();
     let first = before.iter().find_map(verdict_of);
     let died_before = before.iter().any(is_death);
-    let lost = if died_before {
+    let latest = before.iter().rposition(|it| verdict_of(it).is_some());
+    let lost = if before[latest.unwrap_or(0)..].iter().any(is_death) {
         Lost::Here
     } else if first.is_some_and(|first| first.decision == Decision::ReusedStale) {
         Lost::StaleRealServer
     } else {
-        Lost::Elsewhere
+        Lost::Unknown
     };
     if !before.is_empty() {
         done.push(Done::Retransmit(lost));
@@ -321,10 +322,8 @@ fn of_syn(before: &[Happens], verdict: SynVerdict) -> Vec<Done> {
         asked_for(verdict)
     } else if died_before && !reported_delay(before) {
         true
-    } else if first.is_none() {
-        asked_for(verdict)
     } else {
-        lost == Lost::Elsewhere && retransmits == 1
+        first.is_none() && asked_for(verdict)
     };
     if record {
         done.push(Done::Record(u16::try_from(drops).unwrap(), retransmits));
@@ -336,17 +335,10 @@ fn of_syn(before: &[Happens], verdict: SynVerdict) -> Vec<Done> {
     done
 }
 
-/// Whether a SYN that got through after a drop is among these.
+/// Whether a SYN that was sent on is among these, after the latest that died.
 fn reported_delay(syns: &[Happens]) -> bool {
-    let mut died = false;
-    for syn in syns {
-        if is_death(syn) {
-            died = true;
-        } else if died {
-            return true;
-        }
-    }
-    false
+    let latest_death = syns.iter().rposition(is_death).map_or(0, |index| index + 1);
+    latest_death < syns.len()
 }
 
 /// An attempt that waits for its outcome.

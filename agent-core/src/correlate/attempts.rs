@@ -3,13 +3,14 @@
 //! PURE. Bounded: at the cap the attempt nearest its deadline makes room.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use agent_common::verdict::DropCause;
 
 use super::OUTCOME_DEADLINE;
 use crate::clock::MonoNs;
 use crate::event::{AttemptDecided, AttemptId, FirstDrop, SynDropped};
-use crate::finding::{Attempt, ConnectBlocked, Finding, SynDrop};
+use crate::finding::{Attempt, Behind, ConnectBlocked, Finding, SynDrop};
 
 /// Attempts held at once.
 ///
@@ -17,6 +18,25 @@ use crate::finding::{Attempt, ConnectBlocked, Finding, SynDrop};
 /// an incident people could read; about 6 MiB. What makes room is counted, and an attempt that
 /// gets through later is still reported, because its record carries the first drop.
 pub const ATTEMPTS_HELD_MAX: usize = 16_384;
+
+/// How long a SYN that IPVS sent on may take to die: less than until the next one (1 s).
+const PROOF: Duration = Duration::from_millis(500);
+
+/// The same of one that waits for a neighbour: the kernel asks three times, 1 s apart
+/// (`mcast_solicit`, `retrans_time_ms`; net/ipv4/arp.c).
+const NEIGHBOUR_PROOF: Duration = Duration::from_secs(4);
+
+/// How long to wait for another SYN of a client that an ICMP error was sent to. Linux ignores the
+/// error while the application is inside `connect` (`tcp_v4_err`, net/ipv4/tcp_ipv4.c), and sends
+/// again after 1 s.
+const INFORMED_DEADLINE: Duration = Duration::from_millis(1_500);
+
+fn proof_of(cause: DropCause) -> Duration {
+    match cause {
+        DropCause::Neighbour => NEIGHBOUR_PROOF,
+        _ => PROOF,
+    }
+}
 
 /// One attempt with at least one dead SYN.
 #[derive(Debug)]
@@ -31,6 +51,10 @@ pub struct Held {
     pub lost_before: u64,
     /// When the latest dead SYN known is filed; the deadline counts from here.
     pub last_drop: MonoNs,
+    /// A SYN that IPVS sent on after the latest drop: it got through unless it dies behind IPVS.
+    pub sent_on: Option<AttemptDecided>,
+    /// An ICMP error went to the client, which need not send again.
+    client_informed: bool,
     evidence: Evidence,
 }
 
@@ -61,6 +85,8 @@ impl Held {
             events: 1,
             lost_before,
             last_drop: at,
+            sent_on: None,
+            client_informed: false,
             evidence: Evidence::Ipvs(Attempt::of(decided)),
         }
     }
@@ -77,8 +103,32 @@ impl Held {
             events: 1,
             lost_before,
             last_drop: at,
+            sent_on: None,
+            client_informed: dropped.client_informed,
             evidence: Evidence::Kernel(*dropped),
         }
+    }
+
+    /// IPVS sent a SYN on after one that died, which is known from the decision alone.
+    pub fn by_decision(decided: &AttemptDecided, first_drop: FirstDrop, lost_before: u64) -> Self {
+        Self {
+            first_drop,
+            drops: u32::from(decided.drops).max(1),
+            events: 1,
+            lost_before,
+            last_drop: first_drop.at,
+            sent_on: Some(*decided),
+            client_informed: false,
+            evidence: Evidence::Ipvs(Attempt::of(decided)),
+        }
+    }
+
+    /// IPVS sent a SYN on after the drops that are known.
+    pub fn send_on(&mut self, decided: &AttemptDecided) {
+        self.events += 1;
+        let first = decided.first_drop.unwrap_or(self.first_drop);
+        self.first_drop = first.min(self.first_drop);
+        self.sent_on.get_or_insert(*decided);
     }
 
     /// Both as one: what IPVS said is the better evidence, the earlier drop names the cause.
@@ -94,12 +144,20 @@ impl Held {
             events: self.events + other.events,
             lost_before: self.lost_before.min(other.lost_before),
             last_drop: self.last_drop.max(other.last_drop),
+            sent_on: self.sent_on.filter(|sent| sent.at > other.last_drop),
+            client_informed: self.client_informed || other.client_informed,
             evidence,
         }
     }
 
     /// When to give up.
-    fn deadline(&self) -> MonoNs {
+    pub fn deadline(&self) -> MonoNs {
+        if let Some(sent_on) = &self.sent_on {
+            return sent_on.at + proof_of(self.first_drop.cause);
+        }
+        if self.client_informed {
+            return self.last_drop + INFORMED_DEADLINE;
+        }
         self.last_drop + OUTCOME_DEADLINE
     }
 
@@ -109,29 +167,39 @@ impl Held {
         let drops = self.drops;
         let waited = end.since(self.last_drop);
         let events_lost = lost.saturating_sub(self.lost_before);
-        match self.evidence {
-            Evidence::Ipvs(attempt) => ConnectBlocked {
+        let blocked = |attempt, behind| {
+            let attempt = Attempt { drops, ..attempt };
+            ConnectBlocked {
                 at,
-                attempt: Attempt { drops, ..attempt },
+                attempt,
                 cause,
+                behind,
                 waited,
                 events_lost,
             }
-            .into(),
-            Evidence::Kernel(dropped) => SynDrop {
-                at,
-                client: dropped.attempt.tuple.into(),
-                isn: dropped.attempt.isn,
-                cause,
-                hook: dropped.netfilter_hook(),
-                kernel_reason: dropped.reason,
-                kernel_location: dropped.location,
-                drops,
-                waited,
-                events_lost,
-            }
-            .into(),
+            .into()
+        };
+        let dropped = match self.evidence {
+            Evidence::Ipvs(attempt) => return blocked(attempt, None),
+            Evidence::Kernel(dropped) => dropped,
+        };
+        if let Some(sent_on) = &dropped.sent_on {
+            let attempt = Attempt::of_sent_on(dropped.attempt, sent_on);
+            return blocked(attempt, Some(Behind::of(&dropped)));
         }
+        SynDrop {
+            at,
+            client: dropped.attempt.tuple.into(),
+            isn: dropped.attempt.isn,
+            cause,
+            hook: dropped.netfilter_hook(),
+            kernel_reason: dropped.reason,
+            kernel_location: dropped.location,
+            drops,
+            waited,
+            events_lost,
+        }
+        .into()
     }
 }
 

@@ -28,7 +28,7 @@ pub use stale::STALE_REMEMBERED_MAX;
 pub use window::WINDOW_EVENTS_MAX;
 
 use crate::clock::MonoNs;
-use crate::event::{AttemptDecided, AttemptId, FirstDrop, PacketEvent, SynDropped, Verdict};
+use crate::event::{AttemptDecided, AttemptId, PacketEvent, SynDropped, Verdict};
 use crate::finding::{
     Attempt, ConnectDelayed, Finding, OrdinaryDecision, StaleConnection, StaleFlow, StaleOutcome,
     SynLostElsewhere,
@@ -127,7 +127,7 @@ impl Correlator {
     pub fn handle_end(&mut self, now: MonoNs) {
         self.run_until(now);
         while let Some(held) = self.attempts.pop_first() {
-            self.report(held.unresolved(now, self.lost), held.events);
+            self.give_up(&held, now);
         }
     }
 
@@ -205,13 +205,19 @@ impl Correlator {
         }
         if let Verdict::ReusedStale(_) = decided.verdict {
             self.stale.note(decided);
+            // That SYNs died of where they were sent is reported as the outcome.
+            if decided
+                .first_drop
+                .is_some_and(|first| stale::is_of_the_way(first.cause))
+            {
+                self.counters.suppressed += 1;
+                return;
+            }
         }
         let held = self.attempts.take(&decided.attempt);
-        let reported = decided.first_drop;
-        let seen = held.as_ref().map(|held| held.first_drop);
         // The record alone is enough: the drop's own record may have been lost.
-        if let Some(first) = reported.into_iter().chain(seen).min() {
-            return self.delayed(decided, first, held.as_ref());
+        if held.is_some() || decided.first_drop.is_some() {
+            return self.sent_on(decided, held);
         }
         if let Verdict::ReusedStale(cause) = decided.verdict {
             let finding = StaleConnection {
@@ -239,11 +245,17 @@ impl Correlator {
         self.counters.suppressed += 1;
     }
 
-    fn delayed(&mut self, decided: &AttemptDecided, first: FirstDrop, held: Option<&Held>) {
-        let drops = held.map_or(0, |held| held.drops);
-        let lost = held.map_or(0, |held| self.lost.saturating_sub(held.lost_before));
-        let finding = ConnectDelayed::of(decided, first, drops, lost);
-        self.report(finding, 1 + held.map_or(0, |held| held.events));
+    /// A SYN of an attempt with drops was sent on: held until it can no longer die behind IPVS.
+    fn sent_on(&mut self, decided: &AttemptDecided, held: Option<Held>) {
+        let held = match (held, decided.first_drop) {
+            (Some(mut held), _) => {
+                held.send_on(decided);
+                held
+            }
+            (None, Some(first)) => Held::by_decision(decided, first, self.lost),
+            (None, None) => return,
+        };
+        self.hold(decided.attempt, held);
     }
 
     fn syn_dropped(&mut self, at: MonoNs, dropped: &SynDropped) {
@@ -262,8 +274,19 @@ impl Correlator {
 
     fn give_up_first(&mut self) {
         if let Some(held) = self.attempts.pop_first() {
-            let end = held.last_drop + OUTCOME_DEADLINE;
-            self.report(held.unresolved(end, self.lost), held.events);
+            self.give_up(&held, held.deadline());
+        }
+    }
+
+    /// Reports what became of an attempt that nothing more is known of until `end`.
+    fn give_up(&mut self, held: &Held, end: MonoNs) {
+        match &held.sent_on {
+            Some(sent_on) => {
+                let lost = self.lost.saturating_sub(held.lost_before);
+                let finding = ConnectDelayed::of(sent_on, held.first_drop, held.drops, lost);
+                self.report(finding, held.events);
+            }
+            None => self.report(held.unresolved(end, self.lost), held.events),
         }
     }
 

@@ -44,7 +44,7 @@ impl Stale {
     ///
     /// Whatever has a name of its own is news: a rule behind IPVS, a full queue of the director's.
     pub fn explains(&self, dropped: &SynDropped) -> bool {
-        dropped.cause == DropCause::Other
+        is_of_the_way(dropped.cause)
             && self
                 .until
                 .get(&dropped.attempt)
@@ -73,6 +73,14 @@ impl Stale {
             self.until.remove(&id);
         }
     }
+}
+
+/// Whether a SYN that was sent to a stale real server may die of this because of that.
+pub const fn is_of_the_way(cause: DropCause) -> bool {
+    matches!(
+        cause,
+        DropCause::Other | DropCause::NoRoute | DropCause::Neighbour | DropCause::IpvsTransmit
+    )
 }
 
 /// The same attempt as it is seen behind NAT.

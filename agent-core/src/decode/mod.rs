@@ -17,7 +17,7 @@ use agent_common::record::{
     KIND_SYN_DROP, OutcomeRecord, RealServerRecord, RecordHeader, SynDropRecord,
 };
 use agent_common::verdict::{Decision, DropCause, Outcome, StaleCause, UnknownNumber};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes as _};
 
 pub use error::{Malformed, Reason};
 pub use key::{real_server, service, tuple};
@@ -25,8 +25,9 @@ pub use node::{NodeCount, node_count};
 
 use crate::clock::MonoNs;
 use crate::event::{
-    AttemptDecided, AttemptId, Change, ConfigEvent, EntryState, Event, FirstDrop, OutcomeSeen,
-    PacketEvent, Proto, RealServerChanged, StaleDatagrams, SynDropped, Verdict,
+    AttemptDecided, AttemptId, Change, ConfigEvent, EntryState, Event, FirstDrop, NetnsId,
+    OutcomeSeen, PacketEvent, Proto, RealServerChanged, SentOn, StaleDatagrams, SynDropped,
+    Verdict,
 };
 
 /// The event a record holds.
@@ -110,19 +111,42 @@ fn attempt(record: &AttemptRecord) -> Result<AttemptDecided, Malformed> {
 }
 
 fn syn_drop(record: &SynDropRecord) -> Result<SynDropped, Malformed> {
-    zeros("padding of the SYN drop record", &record.pad)?;
     Ok(SynDropped {
         at: MonoNs(record.header.ktime_ns),
         attempt: AttemptId {
             tuple: tuple(&record.tuple)?,
             isn: record.isn,
         },
+        sent_on: sent_on(record)?,
+        netns: NetnsId(record.netns),
+        client_informed: flag("ICMP error to the client", record.client_informed)?,
         cause: drop_cause("cause of the SYN drop", record.cause)?,
         hook: hook(record.hook)?,
         reason: record.reason,
         location: record.location,
         cpu: record.header.cpu,
     })
+}
+
+fn sent_on(record: &SynDropRecord) -> Result<Option<SentOn>, Malformed> {
+    let Some(named) = real_server(&record.real_server)? else {
+        zeros(
+            "service of a SYN that IPVS did not send on",
+            record.service.as_bytes(),
+        )?;
+        zeros("weight of no real server", &record.weight.to_ne_bytes())?;
+        zeros(
+            "decision about a SYN that IPVS did not send on",
+            &[record.decision],
+        )?;
+        return Ok(None);
+    };
+    Ok(Some(SentOn {
+        service: service(&record.service)?,
+        real_server: named,
+        weight: record.weight,
+        decision: Decision::try_from(record.decision).map_err(|n| unknown("decision", n))?,
+    }))
 }
 
 fn real_server_changed(record: &RealServerRecord) -> Result<RealServerChanged, Malformed> {

@@ -110,7 +110,7 @@ fn lengths_are_refused() {
         refusal(decode(&bytes[..79])),
         (
             Reason::Short,
-            "SYN drop record is 79 bytes, expected 80".to_owned()
+            "SYN drop record is 79 bytes, expected 136".to_owned()
         )
     );
     bytes.push(0);
@@ -118,7 +118,7 @@ fn lengths_are_refused() {
         refusal(decode(&bytes)),
         (
             Reason::WrongLength,
-            "SYN drop record says or has 81 bytes, expected exactly 80".to_owned()
+            "SYN drop record says or has 137 bytes, expected exactly 136".to_owned()
         )
     );
     assert_eq!(

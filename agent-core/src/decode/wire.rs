@@ -65,10 +65,17 @@ fn syn_drop(event: &SynDropped) -> SynDropRecord {
         location: event.location,
         tuple: tuple(&event.attempt.tuple),
         isn: event.attempt.isn,
+        service: event
+            .sent_on
+            .map_or(ServiceKey::NONE, |sent| service(&sent.service)),
+        real_server: real_server(event.sent_on.map(|sent| sent.real_server)),
+        weight: event.sent_on.map_or(0, |sent| sent.weight),
+        netns: event.netns.0,
         reason: event.reason,
         cause: event.cause as u8,
         hook: event.hook.map_or(0, |hook| hook as u8),
-        pad: [0; 2],
+        client_informed: event.client_informed.into(),
+        decision: event.sent_on.map_or(0, |sent| sent.decision as u8),
     }
 }
 

@@ -13,7 +13,9 @@ use super::parts::{
     Attempt, Client, Number, Route, WeightedServer, hexadecimal, nanoseconds, service, weighted,
 };
 use crate::clock::MonoNs;
-use crate::event::{AttemptDecided, FirstDrop, OutcomeSeen, Service, StaleDatagrams};
+use crate::event::{
+    AttemptDecided, FirstDrop, NetnsId, OutcomeSeen, Service, StaleDatagrams, SynDropped,
+};
 
 /// See [`super::FindingKind::StaleConnection`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -244,6 +246,37 @@ impl fmt::Display for ConnectDelayed {
     }
 }
 
+/// Where a SYN died that IPVS had sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Behind {
+    /// Inode number of the network namespace.
+    #[serde(rename = "dropped_in_netns")]
+    pub netns: NetnsId,
+    /// The hook of netfilter whose rules dropped the SYN, where that is known.
+    #[serde(rename = "netfilter_hook", skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookPoint>,
+    /// The kernel's number of its drop reason; 0 on kernels without reasons.
+    pub kernel_reason: u32,
+    /// Kernel address of the code that freed the SYN.
+    #[serde(serialize_with = "hexadecimal")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub kernel_location: u64,
+}
+
+impl Behind {
+    /// As the drop of the SYN shows it.
+    #[must_use]
+    pub fn of(dropped: &SynDropped) -> Self {
+        Self {
+            netns: dropped.netns,
+            hook: dropped.netfilter_hook(),
+            kernel_reason: dropped.reason,
+            kernel_location: dropped.location,
+        }
+    }
+}
+
 /// See [`super::FindingKind::ConnectBlocked`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -256,6 +289,9 @@ pub struct ConnectBlocked {
     pub attempt: Attempt,
     /// Why the first dead SYN died.
     pub cause: DropCause,
+    /// Where behind IPVS the first dead SYN died; left out where IPVS dropped it.
+    #[serde(flatten)]
+    pub behind: Option<Behind>,
     /// How long after the last dead SYN nothing had got through; the deadline, or less at the end.
     #[serde(rename = "waited_ns", serialize_with = "nanoseconds")]
     #[cfg_attr(feature = "schema", schemars(with = "u64"))]
@@ -270,6 +306,13 @@ impl fmt::Display for ConnectBlocked {
         let drops = Number(self.attempt.drops.into(), "SYN");
         let cause = self.cause.as_str();
         write!(f, "connect blocked: {route}, {drops} dropped by {cause}")?;
+        if let Some(behind) = self.behind {
+            if let Some(hook) = behind.hook {
+                write!(f, " in {}", hook.as_str())?;
+            }
+            let (to, netns) = (self.attempt.to(), behind.netns);
+            write!(f, " on the way to {to} (network namespace {netns})")?;
+        }
         write!(f, "{}{}", Waited(self.waited), Lost(self.events_lost))
     }
 }

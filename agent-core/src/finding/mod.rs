@@ -19,8 +19,8 @@ use std::fmt;
 use serde::Serialize;
 
 pub use attempt::{
-    ConnectBlocked, ConnectDelayed, OrdinaryDecision, StaleConnection, StaleFlow, StaleOutcome,
-    SynDrop, SynLostElsewhere,
+    Behind, ConnectBlocked, ConnectDelayed, OrdinaryDecision, StaleConnection, StaleFlow,
+    StaleOutcome, SynDrop, SynLostElsewhere,
 };
 pub use node::{
     ConnectFailed, ConntrackFailed, Counted, HandshakesForgotten, ListenerInPortRange,

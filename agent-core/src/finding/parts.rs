@@ -8,7 +8,7 @@ use agent_common::verdict::Decision;
 use serde::{Serialize, Serializer};
 
 use crate::event::{
-    AttemptDecided, AttemptId, EntryState, NetnsId, Proto, RealServer, Service, Tuple,
+    AttemptDecided, AttemptId, EntryState, NetnsId, Proto, RealServer, SentOn, Service, Tuple,
 };
 
 /// Who asked whom, where.
@@ -96,6 +96,21 @@ impl Attempt {
             old_state: decided.old_state,
             drops: decided.drops.into(),
             retransmits: decided.retransmits,
+        }
+    }
+
+    /// As the drop of a SYN that IPVS had sent on shows it.
+    #[must_use]
+    pub fn of_sent_on(id: AttemptId, sent_on: &SentOn) -> Self {
+        Self {
+            client: id.tuple.into(),
+            isn: id.isn,
+            service: sent_on.service,
+            server: weighted(Some(sent_on.real_server), sent_on.weight),
+            decision: sent_on.decision,
+            old_state: None,
+            drops: 1,
+            retransmits: 0,
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use agent_common::node::NodeEvent;
-use agent_common::verdict::{DropCause, StaleCause};
+use agent_common::verdict::{Decision, DropCause, StaleCause};
 
 use super::Finding;
 use crate::clock::MonoNs;
@@ -12,8 +12,8 @@ use crate::correlate::{Correlator, NodeWatch};
 use crate::decode::NodeCount;
 use crate::decode::proc::Readings;
 use crate::event::{
-    AttemptDecided, FirstDrop, NetnsId, PacketEvent, RealServer, StaleDatagrams, SynDropped,
-    Verdict,
+    AttemptDecided, FirstDrop, NetnsId, PacketEvent, RealServer, SentOn, StaleDatagrams,
+    SynDropped, Verdict,
 };
 use crate::table::draining::{Concluded, Ending, Holder, TimeSource, Timeline};
 use crate::testing::{
@@ -65,6 +65,15 @@ fn packets() -> Vec<PacketEvent> {
         cause: DropCause::Other,
         ..sample_syn_drop()
     };
+    let mut behind = sample_syn_drop();
+    behind.attempt.isn = 1_001;
+    behind.netns = NetnsId(4_026_532_165);
+    behind.sent_on = attempt.real_server.map(|real_server| SentOn {
+        service: attempt.service,
+        real_server,
+        weight: 1,
+        decision: Decision::Scheduled,
+    });
     vec![
         PacketEvent::AttemptDecided(attempt),
         PacketEvent::AttemptDecided(AttemptDecided {
@@ -101,6 +110,7 @@ fn packets() -> Vec<PacketEvent> {
         }),
         PacketEvent::SynDropped(elsewhere),
         PacketEvent::SynDropped(hookless),
+        PacketEvent::SynDropped(behind),
         PacketEvent::AttemptDecided(plain),
     ]
 }

@@ -18,10 +18,15 @@ pub const CALLERS: &[(&str, HookPoint)] = &[
     ("__ip_local_out", HookPoint::Output),
     ("__ip6_local_out", HookPoint::Output),
     ("ip6_xmit", HookPoint::Output),
+    // Compilers inline these two, or not.
+    ("ip_vs_nat_send_or_cont", HookPoint::Output),
+    ("ip_vs_send_or_cont", HookPoint::Output),
     ("ip_vs_nat_xmit", HookPoint::Output),
     ("ip_vs_nat_xmit_v6", HookPoint::Output),
     ("ip_vs_dr_xmit", HookPoint::Output),
     ("ip_vs_dr_xmit_v6", HookPoint::Output),
+    ("ip_vs_tunnel_xmit", HookPoint::Output),
+    ("ip_vs_tunnel_xmit_v6", HookPoint::Output),
     ("ip_output", HookPoint::Postrouting),
     ("ip6_output", HookPoint::Postrouting),
 ];

@@ -60,8 +60,7 @@ fn args_of(types: &Btf, typedef: &Typedef) -> Option<usize> {
 
 /// Functions that free SYNs on kernels without reasons, and what the SYN died of there: 0 where
 /// the client gets a RST, or the SYN came again and was answered again; else [`DropCause`].
-/// Any other function is other. On kernels with reasons only the zeros count, where the reason says
-/// nothing.
+/// Any other function is other.
 pub const LOCATIONS: &[(&str, u8)] = &[
     ("nf_hook_slow", DropCause::Netfilter as u8),
     // Also martian sources, which this function drops at the same place.
@@ -71,16 +70,55 @@ pub const LOCATIONS: &[(&str, u8)] = &[
     // Before 5.1 it frees its copy of the packet that waits for the neighbour as if it were lost
     // (net/core/neighbour.c); the packet itself goes on waiting.
     ("neigh_probe", 0),
+    // The last thing an error report does is to free the packet: the address is then its caller's.
+    ("arp_error_report", DropCause::Neighbour as u8),
+    ("ndisc_error_report", DropCause::Neighbour as u8),
+    ("neigh_invalidate", DropCause::Neighbour as u8),
+    ("neigh_timer_handler", DropCause::Neighbour as u8),
+    ("__neigh_event_send", DropCause::Neighbour as u8),
+    // A neighbour is removed, with its device or by hand, and with it what waits for it.
+    ("__neigh_update", DropCause::Neighbour as u8),
+    ("neigh_flush_dev", DropCause::Neighbour as u8),
+    ("neigh_flush_one", DropCause::Neighbour as u8),
+    ("__neigh_ifdown", DropCause::Neighbour as u8),
+    ("neigh_ifdown", DropCause::Neighbour as u8),
+    ("neigh_carrier_down", DropCause::Neighbour as u8),
+    ("neigh_changeaddr", DropCause::Neighbour as u8),
+    ("neigh_destroy", DropCause::Neighbour as u8),
+    ("skb_queue_purge", DropCause::Neighbour as u8),
+    ("skb_queue_purge_reason", DropCause::Neighbour as u8),
+    // The functions of IPVS that send a packet on give no reason on any kernel.
+    ("ip_vs_nat_xmit", DropCause::IpvsTransmit as u8),
+    ("ip_vs_nat_xmit_v6", DropCause::IpvsTransmit as u8),
+    ("ip_vs_dr_xmit", DropCause::IpvsTransmit as u8),
+    ("ip_vs_dr_xmit_v6", DropCause::IpvsTransmit as u8),
+    ("ip_vs_tunnel_xmit", DropCause::IpvsTransmit as u8),
+    ("ip_vs_tunnel_xmit_v6", DropCause::IpvsTransmit as u8),
 ];
+
+/// Of [`LOCATIONS`], those that count on a kernel with reasons, where a reason says nothing: the
+/// causes that such a kernel gives reasons for are left out.
+pub fn locations(has_reasons: bool) -> impl Iterator<Item = (&'static str, u8)> {
+    let with_reason = [DropCause::Netfilter as u8, DropCause::RpFilter as u8];
+    LOCATIONS
+        .iter()
+        .copied()
+        .filter(move |(_, cause)| !(has_reasons && with_reason.contains(cause)))
+}
 
 fn cause_of(name: &str) -> u8 {
     match name.strip_prefix(PREFIX).unwrap_or(name) {
         // The first two: the packet was used up, not lost. The last: no socket listens, and the
         // client gets a RST at once, so no SYN is missing anywhere.
         "NOT_DROPPED_YET" | "CONSUMED" | "NO_SOCKET" => 0,
-        "NOT_SPECIFIED" => UNSAID,
+        // The second: what waited for a neighbour dies so too (`neigh_invalidate`).
+        "NOT_SPECIFIED" | "QUEUE_PURGE" => UNSAID,
         "NETFILTER_DROP" => DropCause::Netfilter as u8,
         "IP_RPFILTER" => DropCause::RpFilter as u8,
+        "NEIGH_FAILED" | "NEIGH_QUEUEFULL" | "NEIGH_DEAD" | "NEIGH_CREATEFAIL" => {
+            DropCause::Neighbour as u8
+        }
+        "IP_OUTNOROUTES" | "IP_INNOROUTES" => DropCause::NoRoute as u8,
         _ => DropCause::Other as u8,
     }
 }

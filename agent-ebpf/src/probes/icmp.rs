@@ -5,7 +5,7 @@
 //! the packet translated where the neighbour does not answer.
 //! **Hook** `__icmp_send` and `icmp6_send` at entry; `icmp_send` is inline.
 //! **Cannot see** whether the error reached the client, nor errors about tunnelled packets.
-//! **Cost** once per ICMP error this node makes; one load while no attempt is followed.
+//! **Cost** once per ICMP error this node makes.
 
 use agent_common::{stat::Stat, verdict::Outcome};
 use aya_ebpf::{macros::kprobe, programs::ProbeContext};
@@ -43,9 +43,6 @@ pub fn il_icmp6_k(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn sent(ctx: &ProbeContext, outcome: fn(u8, u8) -> Option<Outcome>) -> Result<(), Stat> {
-    if !follow::any() && !attempt::any_in_flight() {
-        return Ok(());
-    }
     let number = |n: usize| ctx.arg::<u8>(n).unwrap_or(0);
     let Some(outcome) = outcome(number(1), number(2)) else {
         return Ok(());
@@ -57,6 +54,7 @@ fn sent(ctx: &ProbeContext, outcome: fn(u8, u8) -> Option<Outcome>) -> Result<()
         return Ok(());
     }
     if let Some(syn) = packet::syn_of_skb(skb)? {
+        attempt::client_informed(&syn);
         follow::icmp_error(ctx, &syn.tuple, outcome);
     }
     Ok(())

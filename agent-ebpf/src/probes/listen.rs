@@ -19,7 +19,7 @@ use aya_ebpf::{
 use super::syn_drop;
 use crate::{
     attempt,
-    call::{Call, Entry, Kretprobe, finish},
+    call::{BareContext, Call, Entry, Kretprobe, finish},
     emit::Death,
     node, packet,
     read::{Probe, field, offset},
@@ -141,6 +141,6 @@ fn refused(
         reason: 0,
         location: 0,
     };
-    syn_drop::died(context, &syn, &death);
+    syn_drop::died(BareContext::of(context), &syn, &death);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The kernel freed a TCP SYN.
 //!
-//! **Measures** SYNs that die on this node outside IPVS's own verdict, by the kernel's reason, or
-//! by location where the kernel has no reasons.
+//! **Measures** SYNs that die on this node outside IPVS's own verdict, before IPVS or behind it, by
+//! the kernel's reason, or by location where the kernel has no reasons.
 //! **Hook** raw tracepoint `skb:kfree_skb`: drops only, normal frees pass elsewhere. Two programs,
 //! of which the agent attaches one: a kernel refuses to attach a program whose farthest context
 //! read lies beyond the tracepoint's arguments (`bpf_probe_register`, kernel/trace/bpf_trace.c),
@@ -11,17 +11,16 @@
 //! **Cost** once per dropped packet of any kind; packets that are no SYN leave after three reads.
 
 use agent_common::{
+    attempt::transmit_cause,
     config::{DROP_LOCATIONS_MAX, UNSAID},
     key::{ServiceKey, TupleKey},
     stat::Stat,
     verdict::DropCause,
 };
-use aya_ebpf::{
-    EbpfContext, helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::{
-    attempt::{self, DroppedBy},
+    attempt::{self, DroppedBy, Pending},
     call::{BareContext, finish},
     conntrack, datagram,
     emit::{self, Death},
@@ -73,12 +72,6 @@ fn freed(ctx: &RawTracePointContext, reason: Option<u32>) -> Result<(), Stat> {
     let Some(syn) = packet::syn_of_skb(skb)? else {
         return Ok(());
     };
-    if let Some(pending) = attempt::handled_now(skb) {
-        // The decision about this SYN follows and carries the evidence.
-        pending.freed_cause = u32::from(cause);
-        attempt::count_drop(&pending.target.service, cause);
-        return Ok(());
-    }
     let death = Death {
         cause,
         // Whatever the cause, and the agent looks at it where netfilter dropped the packet: behind
@@ -87,8 +80,35 @@ fn freed(ctx: &RawTracePointContext, reason: Option<u32>) -> Result<(), Stat> {
         reason: reason.unwrap_or(0),
         location: ctx.arg(1),
     };
-    died(ctx, &syn, &death);
+    if let Some(pending) = attempt::handled_now(skb) {
+        died_in_transmit(BareContext::of(ctx), pending, &death);
+    } else {
+        died(BareContext::of(ctx), &syn, &death);
+    }
     Ok(())
+}
+
+/// Counts a SYN that IPVS itself frees while it sends it on, before its verdict is seen; the
+/// verdict then settles the attempt.
+///
+/// Not inlined: see [`died`].
+#[inline(never)]
+fn died_in_transmit(context: BareContext, pending: &mut Pending, death: &Death) {
+    let cause = transmit_cause(death.cause, pending.outcome != 0);
+    pending.freed_cause = u32::from(cause);
+    attempt::count_drop(&pending.target.service, cause);
+    // Of a first SYN that met an entry, the decision that follows is the evidence.
+    if let Some((sent, attempt)) = attempt::forwarded(&pending.syn)
+        && attempt::config().emit_syn_drops != 0
+    {
+        // SAFETY: the helper only reads the clock.
+        let now_ns = unsafe { bpf_ktime_get_ns() };
+        let death = Death { cause, ..*death };
+        if pending.outcome != 0 {
+            attempt.on_icmp_error();
+        }
+        emit::forwarded_syn_drop(&context, now_ns, sent, 0, &death, attempt);
+    }
 }
 
 /// Counts a SYN that died outside IPVS's own verdict and writes the evidence.
@@ -96,25 +116,34 @@ fn freed(ctx: &RawTracePointContext, reason: Option<u32>) -> Result<(), Stat> {
 /// Not inlined: keeps this frame out of the caller's 512-byte BPF stack, also where a verifier does
 /// not track read-only data and walks every branch (5.4).
 #[inline(never)]
-pub fn died(context: &impl EbpfContext, syn: &Syn, death: &Death) {
-    attempt::settle_drop(syn, &service(&syn.tuple), death.cause);
+pub fn died(context: BareContext, syn: &Syn, death: &Death) {
+    // SAFETY: the helper only reads the clock.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let Some((sent, attempt)) = attempt::forwarded(syn) else {
+        attempt::settle_drop(syn, &service(&syn.tuple), death.cause, now_ns);
+        if attempt::config().emit_syn_drops != 0 {
+            emit::syn_drop(&context, now_ns, syn, death);
+        }
+        return;
+    };
+    let cause = attempt.drop_cause(death.cause);
+    attempt::count_drop(&sent.service, cause);
     if attempt::config().emit_syn_drops != 0 {
-        // SAFETY: the helper only reads the clock.
-        let now_ns = unsafe { bpf_ktime_get_ns() };
-        emit::syn_drop(context, now_ns, syn, *death);
+        let death = Death { cause, ..*death };
+        emit::forwarded_syn_drop(&context, now_ns, sent, syn.tuple.netns, &death, attempt);
     }
+    attempt.on_drop(now_ns, cause);
 }
 
 /// The cause the agent assigned to this reason; a reason beyond the table is other.
 ///
-/// A reason that says nothing is no loss where the location says so: TCP answers a SYN that came
+/// Where a reason says nothing the location does: IPVS gives none, and TCP answers a SYN that came
 /// again and frees it without a reason.
 #[inline(always)]
 fn cause_of_reason(reason: u32, location: u64) -> u8 {
     let cause = DROP_CAUSES.get(reason).copied();
     match cause.unwrap_or(DropCause::Other as u8) {
-        UNSAID if cause_of_location(location) == 0 => 0,
-        UNSAID => DropCause::Other as u8,
+        UNSAID => cause_of_location(location),
         cause => cause,
     }
 }

@@ -152,7 +152,8 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     let object = TracingObject::link(object_of(stream), &ebpf).map_err(linking)?;
     fill_causes(&mut ebpf, causes.as_ref().map_or(&[], |causes| &causes[..]))?;
     let map = borrow(&mut ebpf, "DROP_LOCATIONS")?;
-    locations::fill_drop_locations(typed(map, "DROP_LOCATIONS")?, &symbols)?;
+    let has_reasons = causes.is_some();
+    locations::fill_drop_locations(typed(map, "DROP_LOCATIONS")?, &symbols, has_reasons)?;
     let map = borrow(&mut ebpf, "HOOK_CALLERS")?;
     locations::fill_hook_callers(typed(map, "HOOK_CALLERS")?, &symbols)?;
     let counts = typed(take(&mut ebpf, "COUNTS")?, "COUNTS")?;

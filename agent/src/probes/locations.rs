@@ -30,10 +30,12 @@ pub(super) fn read_symbols(has_type: impl Fn(&str) -> bool) -> KernelSymbols {
     symbols::read(Path::new("/"), &asked.iter().copied(), has_type)
 }
 
-/// Fills `DROP_LOCATIONS`: what a SYN died of, by the function that freed it.
+/// Fills `DROP_LOCATIONS`: what a SYN died of, by the function that freed it, where the kernel has
+/// no reasons or its reason says nothing.
 pub(super) fn fill_drop_locations(
     mut map: Array<&mut MapData, DropLocation>,
     symbols: &Symbols,
+    has_reasons: bool,
 ) -> Result<(), AttachError> {
     let failed = |source: MapError| AttachError::Map {
         name: "DROP_LOCATIONS",
@@ -42,9 +44,8 @@ pub(super) fn fill_drop_locations(
     if !symbols.have_addresses() {
         return map.set(0, &ANYWHERE, 0).map_err(failed);
     }
-    let pieces = reasons::LOCATIONS
-        .iter()
-        .flat_map(|(function, cause)| symbols.code(function).map(move |code| (code, *cause)));
+    let pieces = reasons::locations(has_reasons)
+        .flat_map(|(function, cause)| symbols.code(function).map(move |code| (code, cause)));
     for (number, (code, cause)) in (0..DROP_LOCATIONS_MAX).zip(pieces) {
         let location = DropLocation {
             start: code.start,

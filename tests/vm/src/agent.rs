@@ -25,6 +25,9 @@ pub const LISTEN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9_742);
 const STDOUT: &str = "/tmp/agent.stdout";
 /// Log of the last agent started; shown when a scenario fails.
 pub const LOG: &str = "/tmp/agent.stderr";
+/// Output and log of a trace that runs at the same time.
+const TRACE: &str = "/tmp/trace.stdout";
+const TRACE_LOG: &str = "/tmp/trace.stderr";
 /// Reading BTF and loading programs takes seconds under emulation.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 /// How long the numbers may take to reach the expected values.
@@ -302,6 +305,40 @@ pub fn ensure_not_logged(words: &[&str]) -> Result<()> {
 /// The binary cannot be started.
 pub fn start_with(args: &[&str]) -> Result<Process> {
     start_command(Command::new(BINARY).args(args))
+}
+
+/// A trace in JSON that runs while the agent under test does, with an output of its own.
+#[derive(Debug)]
+pub struct Trace(Process);
+
+/// Starts a [`Trace`] and waits until it observes.
+///
+/// # Errors
+/// It cannot be started, or does not observe in time.
+pub fn trace_aside() -> Result<Trace> {
+    let mut command = Command::new(BINARY);
+    command.args(["trace", "--format", "json"]);
+    let mut process = Process::start(&mut command, Path::new(TRACE), Path::new(TRACE_LOG))?;
+    wait::until("the trace to be attached", READY_LIMIT, || {
+        if let Err(ended) = process.ensure_running() {
+            return Ok(Err(ended));
+        }
+        let log = std::fs::read_to_string(TRACE_LOG)?;
+        ensure!(log.contains("probes attached"), "not yet: {log}");
+        Ok(Ok(()))
+    })??;
+    Ok(Trace(process))
+}
+
+impl Trace {
+    /// Stops it; returns all it printed, what it reported at its end included.
+    ///
+    /// # Errors
+    /// It does not stop.
+    pub fn stop(self) -> Result<String> {
+        self.0.terminate()?;
+        std::fs::read_to_string(TRACE).with_context(|| format!("read {TRACE}"))
+    }
 }
 
 /// Runs the agent with `args` until it ends by itself.

@@ -93,7 +93,9 @@ impl Expected {
     /// What both expect.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
-        self.series.extend(other.series);
+        for series in other.series {
+            self.add(series);
+        }
         self
     }
 
@@ -237,11 +239,23 @@ impl Expected {
     fn push(&mut self, family: &'static str, labels: Labels, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         if count > 0 {
-            self.series.push(Series {
+            self.add(Series {
                 name: family,
                 labels,
                 count,
             });
+        }
+    }
+
+    /// What is expected twice is expected in sum.
+    fn add(&mut self, series: Series) {
+        let known = self
+            .series
+            .iter_mut()
+            .find(|known| known.name == series.name && known.labels == series.labels);
+        match known {
+            Some(known) => known.count += series.count,
+            None => self.series.push(series),
         }
     }
 

@@ -346,7 +346,7 @@ const SERVICE: Board = Board {
                 },
                 Panel {
                     title: "SYN retransmits, by where the SYN was lost",
-                    description: "Elsewhere exonerates this node: the SYN left it, or never came.",
+                    description: "Elsewhere: the SYN was seen leaving this node. Unknown: neither that nor a drop was seen.",
                     kind: Kind::Areas,
                     unit: "pps",
                     width: HALF,

@@ -104,7 +104,7 @@ pub const SYN_DROPS: Metric = Metric {
         "local_mark",
         "cause",
     ],
-    help: "SYN packets that died on this node, by cause; retransmits count again.",
+    help: "SYN packets that died on this node, before IPVS, in it or after it sent them on, by cause; retransmits count again.",
 };
 
 /// Delay by dropped SYNs.
@@ -325,7 +325,7 @@ pub const SYN_RETRANSMITS: Metric = Metric {
     name: "ipvs_lens_syn_retransmits_total",
     kind: Kind::Counter,
     labels: &["proto", "local_address", "local_port", "local_mark", "lost"],
-    help: "Retransmitted SYNs that reached IPVS, by where the one before was lost; elsewhere exonerates this node.",
+    help: "Retransmitted SYNs that reached IPVS, by where the one before was lost: elsewhere if it was seen leaving this node, unknown if neither that nor a drop was seen.",
 };
 
 /// Packets listeners refused.

@@ -56,10 +56,8 @@ pub fn run(lab: &mut Lab) -> Result<()> {
             .stale(RS1, "port_reuse", stale)
             .outcome("answered", drained.attempts())
             .outcome("unreachable", unreachable.attempts() + no_route.attempts())
-            // NAT is done when a SYN dies for want of an Ethernet address: it reads client to real
-            // server. Without a route it dies inside IPVS, before NAT.
-            .syn_drops_elsewhere("other", unreachable.syns()?)
-            .syn_drops("other", no_route.syns()?),
+            .syn_drops("neighbour", unreachable.syns()?)
+            .syn_drops("no_route", no_route.syns()?),
     )?;
     agent.terminate()?;
     // Where they were sent is reported as the cause; the drops themselves are not reported again.

@@ -263,8 +263,8 @@ fn outcomes(topology: &mut Topology, stage: Stage) -> Result<Expected> {
         .outcome("refused", refused.attempts())
         .outcome("timed_out", silent.attempts())
         .outcome("unreachable", no_neighbour.attempts() + no_route.attempts())
-        .syn_drops_elsewhere("other", no_neighbour.syns()?)
-        .syn_drops("other", no_route.syns()?))
+        .syn_drops("neighbour", no_neighbour.syns()?)
+        .syn_drops("no_route", no_route.syns()?))
 }
 
 fn dropped_by_rules(stage: Stage) -> Result<Expected> {

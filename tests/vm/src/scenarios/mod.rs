@@ -360,6 +360,16 @@ pub const SCENARIOS: &[Scenario] = &[
         drops::netfilter::run,
     ),
     row(
+        "behind-ipvs",
+        "SYNs that IPVS sent on die on the same node",
+        drops::behind::run,
+    ),
+    row(
+        "behind-ipvs-ipv6",
+        "the same over IPv6",
+        drops::behind::run_v6,
+    ),
+    row(
         "rp-filter",
         "the reverse path filter drops SYNs",
         drops::rp_filter::run,

@@ -58,11 +58,12 @@ pub fn run(lab: &mut Lab) -> Result<()> {
             .outcome("timed_out", silent.attempts())
             // The rejecting host is on the same kernel here, which frees the SYN as its
             // firewall's drop.
-            .syn_drops_elsewhere("netfilter", rejected.syns()?)
+            .syn_drops("netfilter", rejected.syns()?)
             .retransmits(
                 "stale_real_server",
-                usize::try_from(silent.syn_retransmits() + rejected.syn_retransmits())?,
-            ),
+                usize::try_from(silent.syn_retransmits())?,
+            )
+            .retransmits("here", usize::try_from(rejected.syn_retransmits())?),
     )?;
     agent.terminate()
 }

@@ -2,6 +2,7 @@
 //! with.
 
 pub mod accept_queue;
+pub mod behind;
 pub mod conntrack;
 pub mod netfilter;
 pub mod path_mtu;
