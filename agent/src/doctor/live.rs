@@ -4,7 +4,7 @@
 //! What was seen belongs to the parameters it was seen under: once they change, counting starts
 //! again, so that a cured hazard is not "observed" for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agent_common::count::{CountKey, TALLY_ATTEMPT, TALLY_SYN_DROP};
 use agent_common::verdict::DropCause;
@@ -51,6 +51,9 @@ pub struct Live {
     before: Counts,
     /// Counts at the last reading.
     now: Counts,
+    /// Namespaces whose parameters were seen to change after [`Self::now`] was read: what is
+    /// counted until the next reading happened under the old ones, or may have.
+    changed_since: BTreeSet<u32>,
 }
 
 impl Live {
@@ -70,12 +73,16 @@ impl Live {
     /// Takes newly gathered facts.
     pub fn gathered(&mut self, facts: Facts) {
         self.gathered += 1;
-        self.renew(facts);
+        let changed = self.renew(facts);
+        self.changed_since.extend(changed);
     }
 
     /// Takes what the kernel has counted so far.
     pub fn count(&mut self, counts: &[(CountKey, u64)]) {
         self.now = by_netns(counts);
+        for id in std::mem::take(&mut self.changed_since) {
+            self.forget_before_now(id);
+        }
     }
 
     /// Makes what was seen one of the facts, and returns it.
@@ -88,20 +95,31 @@ impl Live {
         seen
     }
 
-    /// Takes new facts; where parameters changed, what was seen before no longer counts.
-    fn renew(&mut self, facts: Facts) {
+    /// Takes new facts; where parameters changed, what was seen before no longer counts. Returns
+    /// the namespaces where they did.
+    fn renew(&mut self, facts: Facts) -> Vec<u32> {
+        let mut changed = Vec::new();
         for new in &facts.netns {
             let old = self.facts.netns.iter().find(|old| old.id == new.id);
             let values = old.map(|old| (old.sysctls.known(), new.sysctls.known()));
             if let Some((Some(old), Some(new_values))) = values
                 && old != new_values
             {
-                let now = self.now.get(&new.id).cloned().unwrap_or_default();
-                self.before.insert(new.id, now);
+                changed.push(new.id);
             }
+        }
+        for id in &changed {
+            self.forget_before_now(*id);
         }
         let observed = std::mem::take(&mut self.facts.observed);
         self.facts = Facts { observed, ..facts };
+        changed
+    }
+
+    /// What was counted until the last reading no longer counts as seen.
+    fn forget_before_now(&mut self, id: u32) {
+        let now = self.now.get(&id).cloned().unwrap_or_default();
+        self.before.insert(id, now);
     }
 
     /// Namespaces in which IPVS has services; the agent's own where there is none.

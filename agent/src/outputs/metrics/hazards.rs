@@ -113,7 +113,9 @@ fn series(live: &Live, rule: &Rule) -> Vec<(Labels, Option<u32>, bool)> {
         if let Some(seen) = rule.seen {
             let counts = netns.and_then(|netns| live.facts.seen(netns));
             let times = counts.map_or(0, seen);
-            series.push((labels("observed"), id, times > 0));
+            // What the rule calls healthy under these parameters is no hazard, however often seen.
+            let there = verdict.is_hazard() && times > 0;
+            series.push((labels("observed"), id, there));
         }
     }
     series

@@ -141,6 +141,46 @@ fn what_was_seen_counts_until_the_parameters_change() {
 }
 
 #[test]
+fn what_was_not_read_before_a_change_belongs_to_the_old_parameters() {
+    let node = Fake::new(fit());
+    node.set("conn_reuse_mode", "0");
+    node.set("expire_nodest_conn", "0");
+    let status = SharedStatus::default();
+    let hazards = Hazards::new(node.clone(), status.clone());
+    hazards.look();
+    // No scrape reads the three stale attempts before the parameter changes and all is looked at.
+    node.set("expire_nodest_conn", "1");
+    hazards.look();
+    hazards.counted(&[stale(3)]);
+    assert_eq!(status.get().observed[&NETNS], Seen::default());
+    hazards.counted(&[stale(4)]);
+    assert_eq!(status.get().observed[&NETNS].stale_by("port_reuse"), 1);
+}
+
+#[test]
+fn what_the_rule_calls_healthy_is_not_observed_as_a_hazard() {
+    let node = Fake::new(fit());
+    let hazards = Arc::new(Hazards::new(node.clone(), SharedStatus::default()));
+    hazards.look();
+    let (mut reused, _) = stale(0);
+    reused.decision = Decision::Reused as u8;
+    reused.cause = 0;
+    let shown = |hazards| lines(hazards, "hazard=\"uneven_reuse\"");
+    let both = |value: u8| {
+        ["configured", "observed"].map(|source| {
+            format!("ipvs_lens_hazard{{hazard=\"uneven_reuse\",source=\"{source}\"}} {value}")
+        })
+    };
+    // A persistent client that comes back follows its entry whatever `conn_reuse_mode` is.
+    hazards.counted(&[(reused, 1)]);
+    assert_eq!(shown(&hazards), both(0));
+    node.set("conn_reuse_mode", "0");
+    hazards.counted(&[(reused, 1)]);
+    hazards.counted(&[(reused, 2)]);
+    assert_eq!(shown(&hazards), both(1));
+}
+
+#[test]
 fn parameters_that_appear_are_no_change() {
     let mut absent = fit();
     absent.netns[0].sysctls = Fact::default();
