@@ -26,6 +26,14 @@ impl MonoNs {
     }
 }
 
+impl MonoNs {
+    /// The time `span` earlier; `None` where that is before the machine was booted.
+    #[must_use]
+    pub fn checked_sub(self, span: Duration) -> Option<Self> {
+        self.0.checked_sub(nanoseconds(span)).map(Self)
+    }
+}
+
 impl Add<Duration> for MonoNs {
     type Output = Self;
 
@@ -89,6 +97,11 @@ mod tests {
     fn arithmetic_saturates() {
         assert_eq!(MonoNs(u64::MAX) + Duration::from_nanos(1), MonoNs(u64::MAX));
         assert_eq!(MonoNs(5) - Duration::from_nanos(6), MonoNs(0));
+        assert_eq!(MonoNs(5).checked_sub(Duration::from_nanos(6)), None);
+        assert_eq!(
+            MonoNs(5).checked_sub(Duration::from_nanos(5)),
+            Some(MonoNs(0))
+        );
         assert_eq!(MonoNs(5).since(MonoNs(6)), Duration::ZERO);
         assert_eq!(MonoNs(0) + Duration::MAX, MonoNs(u64::MAX));
     }

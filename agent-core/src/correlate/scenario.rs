@@ -20,6 +20,12 @@ type Fields<'a> = HashMap<&'a str, &'a str>;
 
 /// Runs a scenario; a line that cannot be read panics with the line.
 pub fn run(tell_all: bool, text: &str) -> String {
+    run_from(0, tell_all, text)
+}
+
+/// As [`run`], on a machine that was up for `uptime_ns` when the scenario begins.
+pub fn run_from(uptime_ns: u64, tell_all: bool, text: &str) -> String {
+    let ms = |text: &str| MonoNs(uptime_ns + ms(text).0);
     let mut correlator = Correlator::new(tell_all);
     let mut out = String::new();
     for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
@@ -35,7 +41,7 @@ pub fn run(tell_all: bool, text: &str) -> String {
             correlator.handle_loss(now, count.parse().unwrap());
         }
         if let Some(what) = what {
-            let event = event(what, &fields).unwrap_or_else(|| panic!("no such event: {line}"));
+            let event = event(what, &fields, ms).unwrap_or_else(|| panic!("no such event: {line}"));
             correlator.handle_event(now, event);
         } else if fields.contains_key("end") {
             correlator.handle_end(now);
@@ -43,7 +49,7 @@ pub fn run(tell_all: bool, text: &str) -> String {
             correlator.handle_timeout(now);
         }
         while let Some(finding) = correlator.poll_output() {
-            writeln!(out, "{:>5} ms  {finding}", now.0 / NS_PER_MS).unwrap();
+            writeln!(out, "{:>5} ms  {finding}", (now.0 - uptime_ns) / NS_PER_MS).unwrap();
         }
     }
     let counters = correlator.counters();
@@ -61,7 +67,7 @@ fn ms(text: &str) -> MonoNs {
     MonoNs(text.parse::<u64>().unwrap() * NS_PER_MS)
 }
 
-fn event(what: &str, fields: &Fields) -> Option<PacketEvent> {
+fn event(what: &str, fields: &Fields, ms: impl Fn(&str) -> MonoNs) -> Option<PacketEvent> {
     let at = ms(fields.get("at")?);
     let attempt = attempt_id(fields);
     let cause = fields.get("cause").map_or(DropCause::IpvsReuse, |word| {
