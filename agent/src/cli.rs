@@ -3,10 +3,12 @@
 //! [`crate::settings`] adds what all options have in common: the environment variable, the key of
 //! the configuration file, and the error that names which of them a bad value came from.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent_core::kernel::features::Feature;
 use agent_core::top::view::SortBy;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use log::LevelFilter;
@@ -69,6 +71,33 @@ pub struct CommonArgs {
     pub log_level: LevelFilter,
 }
 
+/// Options that decide whether a node can be observed: `doctor` has them too.
+#[derive(Args, Clone, Debug)]
+pub struct KernelArgs {
+    /// How to attach to ip_vs functions
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub attach: Attach,
+    /// How records leave the kernel
+    #[arg(long, value_name = "BUFFER", default_value = "auto")]
+    pub events: Events,
+    /// Types of the kernel, of ip_vs or of both: a BTF file, or a directory searched by release
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    pub btf: Option<PathBuf>,
+}
+
+impl KernelArgs {
+    /// Features that must be there, with the option that asks for them.
+    #[must_use]
+    pub fn asked(&self) -> BTreeMap<Feature, String> {
+        let fexit = (self.attach == Attach::Fexit).then_some((Feature::Fexit, "--attach fexit"));
+        let ring = (self.events == Events::Ring).then_some((Feature::RingBuffer, "--events ring"));
+        let asked = [fexit, ring].into_iter().flatten();
+        asked
+            .map(|(feature, option)| (feature, option.to_owned()))
+            .collect()
+    }
+}
+
 /// Options of the verbs that observe.
 #[derive(Args, Clone, Debug)]
 pub struct ObserveArgs {
@@ -81,15 +110,9 @@ pub struct ObserveArgs {
     /// Log the debug messages of the kernel programs
     #[arg(long, value_name = "BOOL", default_value = "false", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub kernel_log: bool,
-    /// How to attach to ip_vs functions
-    #[arg(long, value_name = "MODE", default_value = "auto")]
-    pub attach: Attach,
-    /// How records leave the kernel
-    #[arg(long, value_name = "BUFFER", default_value = "auto")]
-    pub events: Events,
-    /// Types of the kernel, of ip_vs or of both: a BTF file, or a directory searched by release
-    #[arg(long, value_name = "FILE_OR_DIR")]
-    pub btf: Option<PathBuf>,
+    /// What decides whether this node can be observed.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     // By default half of the shortest scrape interval in common use; a deleted pod drains for 30 s.
     /// Seconds between two reads of the IPVS table; automatically longer if a read is expensive
     #[arg(long = "table-interval-s", value_name = "S", default_value = "5", value_parser = seconds(1..=300))]
@@ -132,6 +155,9 @@ pub struct RunArgs {
     /// TLS, users and limits of the HTTP server, in the YAML format of Prometheus's exporters
     #[arg(long, value_name = "FILE")]
     pub web_config: Option<PathBuf>,
+    /// Give up every capability once attached; if ip_vs is loaded again, exit instead of attaching to it
+    #[arg(long, value_name = "BOOL", default_value = "false", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub drop_all_capabilities: bool,
     /// How it observes.
     #[command(flatten)]
     pub observe: ObserveArgs,
@@ -194,9 +220,9 @@ pub struct DoctorArgs {
     /// Where a running agent is asked.
     #[command(flatten)]
     pub http: ListenArgs,
-    /// Types of the kernel, of ip_vs or of both: a BTF file, or a directory searched by release
-    #[arg(long, value_name = "FILE_OR_DIR")]
-    pub btf: Option<PathBuf>,
+    /// How `run` would observe.
+    #[command(flatten)]
+    pub kernel: KernelArgs,
     /// Check these saved facts instead of this node
     #[arg(long, value_name = "FILE")]
     pub facts: Option<PathBuf>,

@@ -9,6 +9,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod confinement;
 pub mod doctor;
 pub mod error;
 pub mod kernel;
@@ -16,6 +17,7 @@ pub mod limits;
 pub mod observation;
 pub mod observer;
 pub mod outputs;
+pub mod privileges;
 pub mod probes;
 pub mod publish;
 pub mod run;
@@ -25,6 +27,7 @@ pub mod settings;
 pub mod signals;
 pub mod source;
 pub mod status;
+pub mod syscall_filter;
 pub mod top;
 
 #[cfg(test)]

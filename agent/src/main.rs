@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use ipvs_lens::cli::Command;
+use ipvs_lens::cli::{Command, RunArgs};
 use ipvs_lens::error::{Exit, Failure};
 use ipvs_lens::outputs::logger;
 use ipvs_lens::settings::{self, SettingsError};
-use ipvs_lens::{doctor, run};
+use ipvs_lens::syscall_filter::{self, Denied};
+use ipvs_lens::{doctor, limits, privileges, run, signals};
 use log::LevelFilter;
 
 fn main() -> ExitCode {
@@ -31,6 +32,12 @@ fn execute() -> anyhow::Result<Exit> {
         Err(SettingsError::Usage(error)) => error.exit(),
         read => read?,
     };
+    signals::survive_hangup()?;
+    // Before any thread is started, which inherits it.
+    let filtered = match &command {
+        Command::Run(args) => confine(args)?,
+        _ => Ok(()),
+    };
     // Lines of the log would be written across the screen that `top` draws.
     let draws = matches!(&command, Command::Top(args) if !args.once);
     let level = if draws {
@@ -39,6 +46,9 @@ fn execute() -> anyhow::Result<Exit> {
         command.common().log_level
     };
     logger::start(level)?;
+    if let Err(error) = filtered {
+        log::warn!("{error}; running without it");
+    }
     match &command {
         Command::Run(args) => run::run(args, move || Ok(read(&arguments)?.common().log_level))?,
         Command::Trace(args) => run::trace(args)?,
@@ -53,6 +63,14 @@ fn execute() -> anyhow::Result<Exit> {
         Command::Top(args) => run::top(args)?,
     }
     Ok(Exit::Done)
+}
+
+/// Gives up what `run` never needs. A kernel or a sandbox without seccomp is no reason not to run:
+/// the inner result says why there is no filter of system calls.
+fn confine(args: &RunArgs) -> Result<Result<(), Failure>, Failure> {
+    limits::raise();
+    privileges::limit(args)?;
+    Ok(syscall_filter::install(Denied::Unneeded))
 }
 
 /// The verb and its options from command line, environment and file as they are now.

@@ -2,20 +2,21 @@
 //!
 //! The only file that attaches, detaches, waits for events, and reads the clock for them.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent_common::config::{ALL_DECISIONS, Config, FINDINGS};
 use agent_common::stat::Stat;
-use agent_core::lifecycle::{Action, Event, Lifecycle, MODULE_RELEASE_GRACE, ReleaseReason};
+use agent_core::lifecycle::{Action, Event, MODULE_RELEASE_GRACE, ReleaseReason};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::cli::ObserveArgs;
 use crate::clock;
+use crate::confinement::Confinement;
 use crate::correlate::Correlator;
 use crate::error::Failure;
 use crate::kernel::model;
@@ -56,6 +57,10 @@ pub struct Place<'a> {
     pub publisher: Publisher,
     /// Notified when programs are attached.
     pub armed: Arc<Notify>,
+    /// What is given up once programs are attached.
+    pub confinement: Confinement,
+    /// Whether it stops when the terminal it prints to is gone.
+    pub needs_terminal: bool,
 }
 
 /// Waits for IPVS, observes it as often as it is loaded, and reports what is in flight when asked
@@ -64,10 +69,10 @@ pub struct Place<'a> {
 /// # Errors
 /// [`Failure`] with the exit status; nothing of ours is left in the kernel then.
 pub async fn observe<S: Sink>(place: Place<'_>, sink: S) -> Result<(), Failure> {
-    let mut stop = StopSignals::listen()?;
+    let mut stop = StopSignals::listen(place.needs_terminal)?;
     let mut timers = Timers::new(place.settings.drain_period);
+    let mut lifecycle = place.confinement.lifecycle();
     let mut observation = Observation::new(place, sink);
-    let mut lifecycle = Lifecycle::default();
     let mut event = Event::Module(module::read());
     loop {
         event = match lifecycle.handle(clock::now(), event) {
@@ -187,6 +192,7 @@ impl<'a, S: Sink> Observation<'a, S> {
                 );
             }
             Action::Release(reason) => self.release(reason),
+            Action::ReportNotReattaching => self.report_not_reattaching(),
             Action::Refuse => self.refuse()?,
             Action::Continue | Action::Attach | Action::Stop => {}
         }
@@ -203,6 +209,7 @@ impl<'a, S: Sink> Observation<'a, S> {
             counters,
             programs,
         } = attached.map_err(Failure::cannot_observe)?;
+        self.place.confinement.confine(&counters)?;
         let source: Arc<dyn CountSource> = Arc::clone(&counters) as _;
         self.place.metrics.set_source(Some(source));
         self.place.publisher.observing(&programs);
@@ -244,6 +251,20 @@ impl<'a, S: Sink> Observation<'a, S> {
         session.table = None;
         session.programs.let_go_of_module();
         self.place.publisher.released(&session.programs, reason);
+    }
+
+    fn report_not_reattaching(&self) {
+        let Some(session) = &self.session else {
+            return;
+        };
+        let reason = format!(
+            "{IPVS_MODULE} can be observed again, but the capabilities to attach to it were given up \
+             (--drop-all-capabilities); restart the agent; other probes stay attached"
+        );
+        log::warn!("{reason}");
+        self.place
+            .publisher
+            .not_observing_module(&session.programs, reason);
     }
 
     /// What was counted until now stays readable.
@@ -296,9 +317,7 @@ fn wanted(place: &Place<'_>) -> Wanted {
             outcome_timeout_ns: nanoseconds(settings.outcome_timeout),
         },
         logs: settings.kernel_log,
-        attach: settings.attach,
-        events: settings.events,
-        btf_file: settings.btf.clone(),
+        kernel: settings.kernel.clone(),
         release: place.release.to_owned(),
         preemption: Preemption::judge(&model::gather(place.root, place.release)),
     }
@@ -353,14 +372,17 @@ fn printed(result: io::Result<()>) -> Result<bool, Failure> {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT, and SIGHUP where it says that the terminal is gone.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    /// Whether stdout was a terminal, and is needed.
+    needs_terminal: bool,
 }
 
 impl StopSignals {
-    fn listen() -> Result<Self, Failure> {
+    fn listen(needs_terminal: bool) -> Result<Self, Failure> {
         let on = |kind| {
             signal(kind)
                 .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))
@@ -368,13 +390,23 @@ impl StopSignals {
         Ok(Self {
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+            needs_terminal: needs_terminal && io::stdout().is_terminal(),
         })
     }
 
     async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    // The kernel answers for a terminal that was hung up as for no terminal.
+                    if self.needs_terminal && !io::stdout().is_terminal() {
+                        return;
+                    }
+                }
+            }
         }
     }
 }

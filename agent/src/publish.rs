@@ -78,8 +78,14 @@ impl Publisher {
         );
     }
 
-    /// Only the programs that do not hold the module are attached.
+    /// The programs that hold the module were detached.
     pub fn released(&self, programs: &Programs, reason: String) {
+        self.not_observing_module(programs, reason);
+        self.status.update(|status| status.gaps += 1);
+    }
+
+    /// Only the programs that do not hold the module are attached, now for this `reason`.
+    pub fn not_observing_module(&self, programs: &Programs, reason: String) {
         let mut probes = attached_statuses(programs);
         for (status, probe) in probes.iter_mut().zip(PROBES) {
             if probe.is_of_module() {
@@ -92,7 +98,6 @@ impl Publisher {
             status.state = State::Waiting;
             status.reason = Some(reason);
             status.probes = probes;
-            status.gaps += 1;
         });
     }
 

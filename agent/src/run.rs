@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cli::{ObserveArgs, RunArgs, TopArgs, TraceArgs};
 use crate::clock::{self, MonoNs, WallAnchor};
+use crate::confinement::Confinement;
 use crate::doctor::facts::Facts;
 use crate::doctor::gather::{Look, essentials};
 use crate::doctor::live::Node;
@@ -59,16 +60,23 @@ pub fn run(
     args: &RunArgs,
     log_level: impl Fn() -> Result<LevelFilter, SettingsError> + Send + 'static,
 ) -> Result<(), Failure> {
-    let runtime = runtime()?;
+    let confinement = Confinement::of(args.drop_all_capabilities);
+    let runtime = runtime(confinement)?;
     let hangup = {
         let _inside = runtime.enter();
         Hangup::catch()?
     };
     let web = web(args)?;
     let facts = observable(&args.observe)?;
-    let agent = Agent::new(&args.observe, &facts);
+    let agent = Agent {
+        confinement,
+        needs_terminal: false,
+        ..Agent::new(&args.observe, &facts)
+    };
     agent.metrics.add_losses(Arc::new(LogLosses));
-    let server = Server::start(args.http.listen, agent.shown(), web).map_err(Failure::failed)?;
+    let start = move || confinement.start_thread();
+    let server = Server::start_with(args.http.listen, agent.shown(), web, start);
+    let server = server.map_err(Failure::failed)?;
     let outcome = runtime.block_on(async {
         let reloading = tokio::spawn(hangup.reload(log_level, server.reload()));
         let looking = tokio::spawn(keep_looking(
@@ -108,7 +116,7 @@ pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
     let lines = Lines::start(args.output.format).map_err(|error| {
         Failure::failed(format!("cannot start the writer of findings: {error}"))
     })?;
-    runtime()?.block_on(Agent::new(&args.observe, &facts).observe(lines))
+    runtime(Confinement::Attaching)?.block_on(Agent::new(&args.observe, &facts).observe(lines))
 }
 
 /// `ipvs-lens top`: shows the tables until asked to stop, or prints them once.
@@ -129,7 +137,7 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
     let agent = Agent::new(&observe, &facts);
     if args.once {
         let once = top::Once::new(choice, args.output.format);
-        return runtime()?.block_on(agent.observe(once));
+        return runtime(Confinement::Attaching)?.block_on(agent.observe(once));
     }
     if !top::has_terminal() {
         return Err(Failure::failed(
@@ -138,24 +146,24 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
     }
     let live = top::Live::open(choice)
         .map_err(|error| Failure::failed(format!("the terminal cannot be used: {error}")))?;
-    runtime()?.block_on(agent.observe(live))
+    runtime(Confinement::Attaching)?.block_on(agent.observe(live))
 }
 
 /// What this node is, once nothing stands in the way of observing it.
 fn observable(observe: &ObserveArgs) -> Result<Facts, Failure> {
     limits::raise();
     let facts = essentials(&Look {
-        kernel: true,
-        btf: observe.btf.clone(),
+        kernel: Some(observe.kernel.clone()),
         ..Look::at_files()
     });
     prerequisites(&facts).map_err(Failure::cannot_observe)?;
     Ok(facts)
 }
 
-fn runtime() -> Result<Runtime, Failure> {
+fn runtime(confinement: Confinement) -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(move || confinement.start_thread())
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))
 }
@@ -191,6 +199,9 @@ struct Agent<'a> {
     hazards: Arc<Hazards>,
     /// Notified when observation begins.
     armed: Arc<Notify>,
+    confinement: Confinement,
+    /// Whether it prints to a terminal that it ends with.
+    needs_terminal: bool,
 }
 
 impl<'a> Agent<'a> {
@@ -198,7 +209,7 @@ impl<'a> Agent<'a> {
         let release = facts.kernel.release.known().cloned().unwrap_or_default();
         let metrics = Arc::new(Metrics::new(BuildInfo::THIS));
         metrics.add(Arc::new(System::new(Path::new(PROCFS))));
-        let way = match settings.attach {
+        let way = match settings.kernel.attach {
             Attach::Kprobe => Way::Kprobe,
             Attach::Fexit | Attach::Auto => Way::Fexit,
         };
@@ -212,6 +223,8 @@ impl<'a> Agent<'a> {
             publisher,
             hazards,
             armed: Arc::default(),
+            confinement: Confinement::Attaching,
+            needs_terminal: true,
         }
     }
 
@@ -231,6 +244,8 @@ impl<'a> Agent<'a> {
             metrics: Arc::clone(&self.metrics),
             publisher: self.publisher.clone(),
             armed: Arc::clone(&self.armed),
+            confinement: self.confinement,
+            needs_terminal: self.needs_terminal,
         };
         observe(place, sink).await
     }

@@ -7,6 +7,22 @@ use crate::error::Failure;
 use crate::outputs::http::Reload;
 use crate::settings::SettingsError;
 
+/// Keeps SIGHUP from ending the process from here on, whatever the verb. What it reloads,
+/// [`Hangup`] says.
+///
+/// # Errors
+/// When the kernel refuses the handler.
+pub fn survive_hangup() -> Result<(), Failure> {
+    let refused = |error| Failure::failed(format!("cannot catch SIGHUP: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(refused)?;
+    let _inside = runtime.enter();
+    // tokio's handler stays when this and the runtime are dropped.
+    Hangup::catch().map(drop)
+}
+
 /// SIGHUP, caught from its making on.
 pub struct Hangup(Signal);
 

@@ -117,6 +117,9 @@ pub struct Features {
     pub found: BTreeMap<Feature, Found>,
     /// Functions of each probe.
     pub hooks: Vec<HookFound>,
+    /// Features that an option asks for, with that option: nothing is used instead of them.
+    #[serde(default)]
+    pub asked: BTreeMap<Feature, String>,
 }
 
 /// What the absence of a feature means.
@@ -319,19 +322,23 @@ impl Features {
         found.unwrap_or_else(|| Found::Unknown("not looked for".to_owned()))
     }
 
-    /// What IPVS cannot be observed without and this kernel lacks for certain. What could not be
-    /// looked for is not among it: loading the programs shows it.
+    /// What IPVS cannot be observed without, or an option asks for, and this kernel lacks for
+    /// certain. What could not be looked for is not among it: loading the programs shows it.
     #[must_use]
     pub fn missing(&self) -> Vec<Missing> {
         let features = TABLE.iter().filter_map(|row| {
-            let Without::Refused(want) = row.without else {
-                return None;
+            let want = match (row.without, self.asked.get(&row.feature)) {
+                (Without::Refused(want), _) => want.to_owned(),
+                (Without::Instead(other), Some(option)) => {
+                    format!("no `{option}`, so that {other} can be used")
+                }
+                _ => return None,
             };
             Some(Missing {
                 feature: Some(row.feature),
                 what: row.name.to_owned(),
                 reason: self.of(row.feature).absence()?.to_owned(),
-                want: want.to_owned(),
+                want,
             })
         });
         let hooks = self.hooks.iter().filter(|hook| hook.required);
@@ -420,6 +427,23 @@ mod tests {
     fn missing(features: &Features) -> Vec<String> {
         let missing = features.missing();
         missing.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_an_option_asks_for_has_no_substitute() {
+        let mut features = without(&[Feature::RingBuffer, Feature::Fexit]);
+        assert_eq!(missing(&features), [""; 0]);
+        let option = "--events ring".to_owned();
+        features.asked.insert(Feature::RingBuffer, option);
+        assert_eq!(missing(&features), ["ring buffers: the kernel refuses it"]);
+        assert_eq!(
+            features.missing()[0].want,
+            "no `--events ring`, so that one perf buffer per CPU can be used"
+        );
+        let mut features = without(&[]);
+        let option = "--attach fexit".to_owned();
+        features.asked.insert(Feature::Fexit, option);
+        assert_eq!(missing(&features), [""; 0]);
     }
 
     #[test]

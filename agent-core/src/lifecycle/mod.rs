@@ -12,7 +12,8 @@
 //! ```
 //!
 //! `Stop` leads from every state to `Stopped`, and so does a failure to attach while the module
-//! stays. SIGHUP is no event: it changes settings, never what is attached.
+//! stays. An agent that attaches once ([`Lifecycle::attaching_once`]) goes from `Released` to
+//! `NotReattaching` instead of `Attaching`. SIGHUP is no event: it changes settings, never what is attached.
 
 use std::time::Duration;
 
@@ -129,6 +130,8 @@ pub enum Action {
     Fail,
     /// Detach what holds the module, keep the other programs, and report it.
     Release(ReleaseReason),
+    /// Report that the module is live again and nothing will be attached to it.
+    ReportNotReattaching,
     /// Detach everything, report that the layout is wrong, and serve what was counted.
     Refuse,
     /// Detach everything, report what is in flight, and end.
@@ -154,6 +157,8 @@ enum State {
     Observing { id: ModuleId, users: ModuleUsers },
     /// Only programs that do not hold the module are attached.
     Released { grace_until: Option<MonoNs> },
+    /// As `Released`, for good: this process may no longer attach.
+    NotReattaching,
     /// The layout is wrong; only stopping helps.
     Refused,
     /// The end.
@@ -164,6 +169,7 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     state: State,
+    attaches_once: bool,
 }
 
 impl Default for Lifecycle {
@@ -171,14 +177,30 @@ impl Default for Lifecycle {
     fn default() -> Self {
         Self {
             state: State::Waiting { reported: false },
+            attaches_once: false,
         }
     }
 }
 
 impl Lifecycle {
+    /// Of a process that may not attach again once it has observed.
+    #[must_use]
+    pub fn attaching_once() -> Self {
+        Self {
+            attaches_once: true,
+            ..Self::default()
+        }
+    }
+
     /// What to do about `event` at `now`.
     pub fn handle(&mut self, now: MonoNs, event: Event) -> Action {
-        let (state, action) = next(self.state, now, event);
+        let was_released = matches!(self.state, State::Released { .. });
+        let (state, action) = match next(self.state, now, event) {
+            (_, Action::Attach) if was_released && self.attaches_once => {
+                (State::NotReattaching, Action::ReportNotReattaching)
+            }
+            followed => followed,
+        };
         self.state = state;
         action
     }
@@ -201,9 +223,10 @@ fn next(state: State, now: MonoNs, event: Event) -> (State, Action) {
         (State::Observing { id, users }, Event::Module(module)) => {
             observing(id, users, now, module)
         }
-        (State::Observing { .. } | State::Released { .. }, Event::LayoutMismatch) => {
-            (State::Refused, Action::Refuse)
-        }
+        (
+            State::Observing { .. } | State::Released { .. } | State::NotReattaching,
+            Event::LayoutMismatch,
+        ) => (State::Refused, Action::Refuse),
         (State::Released { grace_until }, Event::Module(module)) => {
             released(grace_until, now, module)
         }

@@ -57,6 +57,7 @@ const STATES: &[State] = &[
     RELEASED,
     IN_GRACE,
     GRACE_OVER,
+    State::NotReattaching,
     State::Refused,
     State::Stopped,
 ];
@@ -210,6 +211,12 @@ const TRANSITIONS: &[(State, Event, State, Action)] = &[
         State::Refused,
         Action::Refuse,
     ),
+    (
+        State::NotReattaching,
+        Event::LayoutMismatch,
+        State::Refused,
+        Action::Refuse,
+    ),
     // Stopping is possible in every state.
     (NEW, Event::Stop, State::Stopped, Action::Stop),
     (WAITING, Event::Stop, State::Stopped, Action::Stop),
@@ -220,6 +227,12 @@ const TRANSITIONS: &[(State, Event, State, Action)] = &[
     (RELEASED, Event::Stop, State::Stopped, Action::Stop),
     (IN_GRACE, Event::Stop, State::Stopped, Action::Stop),
     (GRACE_OVER, Event::Stop, State::Stopped, Action::Stop),
+    (
+        State::NotReattaching,
+        Event::Stop,
+        State::Stopped,
+        Action::Stop,
+    ),
     (State::Refused, Event::Stop, State::Stopped, Action::Stop),
 ];
 
@@ -280,11 +293,37 @@ fn a_life_from_the_first_wait_to_the_end() {
 
 #[test]
 fn the_grace_period_ends_by_the_clock() {
-    let mut life = Lifecycle { state: USED };
+    let mut life = Lifecycle {
+        state: USED,
+        ..Lifecycle::default()
+    };
     assert_eq!(life.handle(NOW, ONLY_US), NO_OTHER_USERS);
     let until = NOW + MODULE_RELEASE_GRACE;
     assert_eq!(life.handle(MonoNs(until.0 - 1), IDLE), Action::Continue);
     assert_eq!(life.handle(until, IDLE), Action::Attach);
+}
+
+#[test]
+fn an_agent_that_attaches_once_reports_once_that_it_does_not_again() {
+    let mut life = Lifecycle::attaching_once();
+    let story = [
+        (ABSENT, Action::ReportWaiting),
+        // A module that went before it was observed is no second attachment.
+        (IDLE, Action::Attach),
+        (ATTACHED_TO_NOTHING, Action::DropAttached),
+        (IDLE, Action::Attach),
+        (ATTACHED, Action::Observe),
+        (ABSENT, UNLOADED),
+        (LOADING, Action::Continue),
+        (ANOTHER, Action::ReportNotReattaching),
+        (ANOTHER, Action::Continue),
+        (ABSENT, Action::Continue),
+        (IN_USE, Action::Continue),
+        (Event::Stop, Action::Stop),
+    ];
+    for (number, (event, action)) in story.into_iter().enumerate() {
+        assert_eq!(life.handle(NOW, event), action, "step {number}: {event:?}");
+    }
 }
 
 #[test]

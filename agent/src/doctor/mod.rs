@@ -32,8 +32,7 @@ pub fn run(args: &DoctorArgs, out: &mut impl Write) -> Result<Exit, Failure> {
         gather::gather(&Look {
             programs: true,
             agent: Some(args.http.listen),
-            kernel: true,
-            btf: args.btf.clone(),
+            kernel: Some(args.kernel.clone()),
             ..Look::at_files()
         })
     };

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use agent_core::output::queue::{Output, OutputQueue, QueueLimits};
 
+use crate::privileges;
+
 /// Pause before writing again to a descriptor that is non-blocking and full.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -81,7 +83,13 @@ impl LineWriter {
         let of_thread = Arc::clone(&shared);
         thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || of_thread.run(&mut target, on_failure, left_out))?;
+            .spawn(move || {
+                // Writing to an open descriptor needs no capability.
+                if let Err(error) = privileges::drop_all() {
+                    log::warn!("thread {name}: {error}");
+                }
+                of_thread.run(&mut target, on_failure, left_out);
+            })?;
         Ok(Self { shared })
     }
 

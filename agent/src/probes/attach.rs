@@ -5,7 +5,6 @@
 //! for the next one, which may be another build; the counts go with [`Carried`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_common::config::Config;
@@ -24,6 +23,7 @@ use super::fexit::{FexitError, ModuleTypes, TracingObject};
 use super::locations::{self, read_symbols};
 use super::outcomes::Outcomes;
 use super::table::{Hook, Moment, PROBES, Probe, WITHOUT_REASON, Way};
+use crate::cli::KernelArgs;
 use crate::kernel::btf::Types;
 use crate::kernel::layout;
 use crate::kernel::limitation::{AddressesHiddenBy, Limitation};
@@ -57,12 +57,8 @@ pub struct Wanted {
     pub config: Config,
     /// Whether the programs' own debug lines go to the logger.
     pub logs: bool,
-    /// The way to hang on module functions.
-    pub attach: Attach,
-    /// The way records leave the kernel.
-    pub events: Events,
-    /// Types of the module, instead of the kernel's own.
-    pub btf_file: Option<PathBuf>,
+    /// How it is attached, how records leave the kernel, and where types are.
+    pub kernel: KernelArgs,
     /// Release of the running kernel.
     pub release: String,
     /// Whether it preempts itself.
@@ -127,7 +123,7 @@ fn open(stream: Stream, map: Map) -> Result<Source, AttachError> {
 /// # Errors
 /// The first thing that stands in the way; nothing stays behind in the kernel then.
 pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
-    let types = Types::read(IPVS_MODULE, wanted.btf_file.as_deref(), &wanted.release)?;
+    let types = Types::read(IPVS_MODULE, wanted.kernel.btf.as_deref(), &wanted.release)?;
     let layout = layout::resolve(types.kernel(), types.module())?;
     let KernelSymbols { symbols, hidden_by } =
         read_symbols(|function| types.has_function(function));
@@ -136,12 +132,13 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
         connect_args: types.kernel_function_args(CONNECT_FUNCTION).unwrap_or(0),
         ..wanted.config
     };
-    let features = features::look_with(&types, &symbols);
+    let mut features = features::look_with(&types, &symbols);
+    features.asked = wanted.kernel.asked();
     if let Some(missing) = features.missing().first() {
         return Err(AttachError::Feature(missing.to_string()));
     }
     let plan = features.plan();
-    let stream = match wanted.events {
+    let stream = match wanted.kernel.events {
         Events::Ring => Stream::Ring,
         Events::Perf => Stream::Perf,
         Events::Auto => plan.stream,
@@ -171,7 +168,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     };
     let counters = Counters::new(carried, counts, node_counts, node_latest, stats, attempts);
     let counters = Arc::new(counters);
-    let (way, way_reason) = match wanted.attach {
+    let (way, way_reason) = match wanted.kernel.attach {
         Attach::Fexit => (Way::Fexit, "as asked".to_owned()),
         Attach::Kprobe => (Way::Kprobe, "as asked".to_owned()),
         Attach::Auto => (plan.attach, reason_of(&features, &wanted.preemption)),

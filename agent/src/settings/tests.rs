@@ -60,9 +60,9 @@ fn the_defaults() {
     assert_eq!(observe.drain_period, Duration::from_millis(100));
     assert_eq!(observe.emit, Emit::Findings);
     assert!(!observe.kernel_log);
-    assert_eq!(observe.attach, Attach::Auto);
-    assert_eq!(observe.events, Events::Auto);
-    assert_eq!(observe.btf, None);
+    assert_eq!(observe.kernel.attach, Attach::Auto);
+    assert_eq!(observe.kernel.events, Events::Auto);
+    assert_eq!(observe.kernel.btf, None);
     assert_eq!(observe.table_interval, Duration::from_secs(5));
     assert_eq!(observe.forgotten_after, FORGOTTEN_AFTER);
     assert_eq!(observe.outcome_timeout, Duration::from_secs(16));
@@ -91,7 +91,7 @@ fn a_flag_beats_the_file_and_the_file_beats_the_default() {
     assert_eq!(args.observe.emit, Emit::Findings);
     assert_eq!(args.observe.drain_period, Duration::from_millis(50));
     assert!(args.observe.kernel_log);
-    assert_eq!(args.observe.btf, Some("/b".into()));
+    assert_eq!(args.observe.kernel.btf, Some("/b".into()));
     assert_eq!(args.common.log_level, LevelFilter::Warn);
     let off = ["--config", "c.toml", "--kernel-log", "false"];
     assert!(!run(&off, file).observe.kernel_log);
@@ -147,7 +147,7 @@ fn unknown_keys_are_refused_by_name() {
         assert_eq!(
             refused,
             format!(
-                "unknown key {key} in c.toml, expected one of listen, real_servers, web_config, \
+                "unknown key {key} in c.toml, expected one of listen, real_servers, web_config, drop_all_capabilities, \
                  drain_period_ms, emit, kernel_log, attach, events, btf, table_interval_s, \
                  forgotten_after_s, outcome_timeout_ms, log_level, format, facts, save_facts, \
                  interval_s, sort, filter"

@@ -3,9 +3,11 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
 use ipvs_lens::outputs::http::web::Web;
+use ipvs_lens::syscall_filter::{self, Denied};
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -227,6 +229,23 @@ fn new_certificates_are_taken_and_bad_ones_are_not() {
     // Repaired.
     setup.directory.write("tls.crt", &certificate);
     eventually(ask, |successful| *successful == 1);
+}
+
+/// In a process of its own: a filter stays, and covers every thread.
+#[test]
+fn the_filter_of_system_calls_lets_new_certificates_in() {
+    const CHILD: &str = "IPVS_LENS_FILTERED_TLS_TEST";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "tls::the_filter_of_system_calls_lets_new_certificates_in";
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(CHILD, "1")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    syscall_filter::install(Denied::Attaching).unwrap();
+    new_certificates_are_taken_and_bad_ones_are_not();
 }
 
 #[test]

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::facts::{Fact, Facts, IpVs, Netns};
+use crate::cli::KernelArgs;
 use crate::probes::features;
 use crate::{clock, limits};
 
@@ -32,11 +33,9 @@ pub struct Look {
     pub programs: bool,
     /// A running agent to ask for what it has seen.
     pub agent: Option<SocketAddr>,
-    /// Whether the running kernel is asked what it offers to programs, which loads some of them for
-    /// a moment.
-    pub kernel: bool,
-    /// Types that the user has, as `--btf` names them.
-    pub btf: Option<PathBuf>,
+    /// With which options the running kernel is asked what it offers to programs, which loads some
+    /// of them for a moment.
+    pub kernel: Option<KernelArgs>,
 }
 
 impl Look {
@@ -47,8 +46,7 @@ impl Look {
             root: PathBuf::from("/"),
             programs: false,
             agent: None,
-            kernel: false,
-            btf: None,
+            kernel: None,
         }
     }
 }
@@ -67,10 +65,11 @@ pub fn essentials(look: &Look) -> Facts {
         nf_conntrack: files::present(root, "proc/sys/net", "netfilter/nf_conntrack_max").into(),
         ..Facts::default()
     };
-    if look.kernel {
+    if let Some(args) = &look.kernel {
         let release = facts.kernel.release.known().map_or("", String::as_str);
         let is_loaded = facts.ip_vs.known().is_some_and(|it| *it != IpVs::Absent);
-        let found = features::look(look.btf.as_deref(), release, is_loaded);
+        let mut found = features::look(args.btf.as_deref(), release, is_loaded);
+        found.asked = args.asked();
         facts.kernel.features = Fact::Known(found);
     }
     facts

@@ -121,6 +121,19 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub fn start(address: SocketAddr, shown: Shown, web: Web) -> Result<Self, StartError> {
+        Self::start_with(address, shown, web, || {})
+    }
+
+    /// As [`Self::start`]; the server's thread does `first` before it serves.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        address: SocketAddr,
+        shown: Shown,
+        web: Web,
+        first: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, StartError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -139,6 +152,7 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("http".to_owned())
             .spawn(move || {
+                first();
                 runtime.block_on(serving);
                 // A password being verified is no reason to stay.
                 runtime.shutdown_background();
