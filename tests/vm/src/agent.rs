@@ -216,6 +216,14 @@ impl Agent {
         self.process.pause()
     }
 
+    /// Asks it to read its configuration again.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn hang_up(&self) -> Result<()> {
+        self.process.hang_up()
+    }
+
     /// Lets it go on.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod btf;
 mod cli;
 mod cmdline;
 mod command;
+mod confinement;
 mod demo;
 mod director;
 mod expect;

@@ -145,6 +145,14 @@ impl Process {
         self.signal(Signal::SIGSTOP)
     }
 
+    /// Sends SIGHUP.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn hang_up(&self) -> Result<()> {
+        self.signal(Signal::SIGHUP)
+    }
+
     /// Lets it go on.
     ///
     /// # Errors

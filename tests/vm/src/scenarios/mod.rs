@@ -4,6 +4,7 @@
 
 mod bad_clients;
 mod choice;
+mod confined;
 mod doctor;
 mod draining_holders;
 mod drops;
@@ -235,6 +236,16 @@ pub const SCENARIOS: &[Scenario] = &[
         "module-life",
         "ip_vs comes, goes and comes again: armed again, counters go on, the gap is reported",
         module_life::run,
+    ),
+    row(
+        "module-life-shipped",
+        "the same with the rights of the unit and of the DaemonSet, of which only those needed stay",
+        confined::attaches_again,
+    ),
+    row(
+        "no-capabilities",
+        "--drop-all-capabilities: exact without any, SIGHUP reloads, attaching again is given up and said",
+        confined::without_capabilities,
     ),
     row(
         "module-flicker",

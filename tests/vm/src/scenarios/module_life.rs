@@ -17,11 +17,11 @@ use crate::topology::REAL_SERVERS;
 use crate::{command, director, wait};
 
 /// Ports before the module goes: four for each real server by round robin.
-const FIRST_PORTS: std::ops::Range<u16> = 40_000..40_012;
+pub(super) const FIRST_PORTS: std::ops::Range<u16> = 40_000..40_012;
 /// Ports after it has come again; half of them were used before.
-const LATER_PORTS: std::ops::Range<u16> = 40_006..40_018;
+pub(super) const LATER_PORTS: std::ops::Range<u16> = 40_006..40_018;
 /// From `modprobe` to ready. Attaching is a matter of a second; the rest is for the emulation.
-const ARMED_LIMIT: Duration = Duration::from_secs(15);
+pub(super) const ARMED_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long the module stays, in milliseconds; the agent looks for it every 250.
 const STAYS_MS: [u64; 4] = [300, 600, 1_000, 1_500];
@@ -31,24 +31,29 @@ const STAYS_MIN: usize = 2;
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {
     let mut agent = Agent::spawn()?;
-    ensure_waiting(&mut agent).context("before the module")?;
-    load_until_armed(&mut agent)?;
+    comes_and_goes(lab, &mut agent)?;
+    agent.terminate()
+}
+
+/// The module comes, goes and comes again while `agent` runs.
+pub(super) fn comes_and_goes(lab: &Lab, agent: &mut Agent) -> Result<()> {
+    ensure_waiting(agent).context("before the module")?;
+    load_until_armed(agent)?;
     let first = play_once(lab, FIRST_PORTS)?;
     agent.expect(&first.add_to(Expected::none()))?;
 
     let unloading = director::unload()?;
     println!("ip_vs was unloaded after {unloading:.1?}");
-    ensure_waiting(&mut agent).context("after the module")?;
+    ensure_waiting(agent).context("after the module")?;
     agent
         .expect(&first.add_to(Expected::none()))
         .context("without the module")?;
 
-    load_until_armed(&mut agent)?;
-    ensure_gaps(&agent, 1)?;
+    load_until_armed(agent)?;
+    ensure_gaps(agent, 1)?;
     let later = play_once(lab, LATER_PORTS)?;
     agent.expect(&first.and(later).add_to(Expected::none()))?;
-    ensure_gaps(&agent, 1)?;
-    agent.terminate()
+    ensure_gaps(agent, 1)
 }
 
 /// The module goes again before the probes hang: sooner, and later in the agent's attaching.
@@ -91,7 +96,7 @@ pub fn outside_ipvs(lab: &mut Lab) -> Result<()> {
 
 /// The module is not there, and the agent says so soon: `/readyz` answers 503 also while it starts
 /// or attaches.
-fn ensure_waiting(agent: &mut Agent) -> Result<()> {
+pub(super) fn ensure_waiting(agent: &mut Agent) -> Result<()> {
     agent.wait_readyz(503)?;
     wait::until("the agent to wait", ARMED_LIMIT, || is_waiting(agent))
 }
@@ -127,7 +132,7 @@ fn load_until_armed(agent: &mut Agent) -> Result<()> {
     Ok(())
 }
 
-fn play_once(lab: &Lab, ports: std::ops::Range<u16>) -> Result<Played> {
+pub(super) fn play_once(lab: &Lab, ports: std::ops::Range<u16>) -> Result<Played> {
     ORDINARY.create(&REAL_SERVERS)?;
     play(&ORDINARY, &Lab::plan(ports.collect()), |plan| lab.run(plan))
 }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::drops::netfilter::under;
 use super::drops::{director_up, syns_in_vain};
 use crate::agent::{self, Agent, BINARY};
+use crate::confinement::{DAEMONSET, UNIT, capability, ensure_confined};
 use crate::expect::Expected;
 use crate::lab::Lab;
 use crate::rights::{Rights, with_kptr_restrict};
@@ -13,10 +14,7 @@ use crate::topology::VIP;
 
 /// User of the systemd unit, as far as the kernel is concerned: not root.
 const USER: u32 = 1_000;
-/// `BPF`, `PERFMON`, `SYS_ADMIN`, `NET_ADMIN`.
-const WITHOUT_SYSLOG: u64 = 0xc0_0020_1000;
-/// The same and `SYSLOG`.
-const WITH_SYSLOG: u64 = WITHOUT_SYSLOG | 1 << 34;
+const WITHOUT_SYSLOG: u64 = UNIT & !capability::SYSLOG;
 /// A connection of each case.
 const FIRST_PORT: u16 = 43_000;
 /// A client whose SYN a rule drops, of each case.
@@ -26,6 +24,8 @@ const DROPPED_PORT: u16 = 43_100;
 struct Case {
     name: &'static str,
     rights: Rights,
+    /// Capabilities it keeps, one bit each.
+    kept: u64,
     kptr_restrict: &'static str,
     /// What the agent says hides addresses; `None` when it sees them.
     hidden_by: Option<&'static str>,
@@ -33,23 +33,35 @@ struct Case {
 
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {
-    let root = Rights::default;
     let cases = [
         Case {
             name: "root",
-            rights: root(),
+            rights: Rights::default(),
+            kept: UNIT | capability::SYS_PTRACE,
             kptr_restrict: "2",
             hidden_by: Some("kernel.kptr_restrict=2"),
         },
         Case {
+            name: "root as in the DaemonSet",
+            rights: Rights {
+                locked_bytes: None,
+                ..Rights::of(0, DAEMONSET)
+            },
+            kept: UNIT,
+            kptr_restrict: "1",
+            hidden_by: None,
+        },
+        Case {
             name: "user with CAP_SYSLOG",
-            rights: Rights::of(USER, WITH_SYSLOG),
+            rights: Rights::of(USER, UNIT),
+            kept: UNIT,
             kptr_restrict: "1",
             hidden_by: None,
         },
         Case {
             name: "user without CAP_SYSLOG",
             rights: Rights::of(USER, WITHOUT_SYSLOG),
+            kept: WITHOUT_SYSLOG,
             kptr_restrict: "1",
             hidden_by: Some("CAP_SYSLOG"),
         },
@@ -57,8 +69,9 @@ pub fn run(lab: &mut Lab) -> Result<()> {
             name: "user without a symbol table",
             rights: Rights {
                 mask: vec!["/proc/kallsyms".into()],
-                ..Rights::of(USER, WITH_SYSLOG)
+                ..Rights::of(USER, UNIT)
             },
+            kept: UNIT,
             kptr_restrict: "0",
             hidden_by: Some("/proc/kallsyms"),
         },
@@ -90,6 +103,7 @@ fn play(lab: &Lab, case: &Case, number: u16) -> Result<()> {
             .syn_drops("netfilter", counted),
     )?;
     ensure_limitation(&agent, case.hidden_by)?;
+    ensure_confined(agent.id(), case.kept)?;
     agent.terminate()
 }
 
