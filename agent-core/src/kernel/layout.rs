@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use agent_common::layout::{ABSENT, FIELDS, FieldSpec, KernelLayout};
-use btf_rs::{Btf, BtfType, Member, Type};
 
+use super::btf::{Btf, Member, Type};
 use super::builtin::{BuiltIn, is_of_module};
 
 /// Anonymous structures nested deeper than this are not followed (the kernel nests three).
@@ -171,27 +171,23 @@ pub fn describes_kernel(types: &Btf) -> bool {
 
 /// Members of the structure of this name.
 fn members_by_name(types: &Btf, name: &str) -> Option<Vec<Member>> {
-    types
-        .resolve_types_by_name(name)
-        .ok()?
-        .into_iter()
-        .find_map(|found| match found {
-            Type::Struct(structure) => Some(structure.members),
-            _ => None,
-        })
+    types.types(name).find_map(|found| match found {
+        Type::Struct(structure) => Some(structure.members),
+        _ => None,
+    })
 }
 
 /// A member of this name among `members`, or inside one of its anonymous members; offset in bits.
 fn find_member(types: &Btf, members: &[Member], name: &str, depth: u32) -> Option<(u32, Member)> {
     for member in members {
-        let member_name = types.resolve_name(member).unwrap_or_default();
+        let member_name = types.name(member.name);
         if member_name == name {
-            return Some((member.bit_offset(), member.clone()));
+            return Some((member.bit_offset, *member));
         }
         if member_name.is_empty() && depth < NESTING_MAX {
             let inner = members_of(types, member).unwrap_or_default();
             if let Some((bits, found)) = find_member(types, &inner, name, depth + 1) {
-                return Some((member.bit_offset().saturating_add(bits), found));
+                return Some((member.bit_offset.saturating_add(bits), found));
             }
         }
     }
@@ -209,41 +205,30 @@ fn members_of(types: &Btf, member: &Member) -> Option<Vec<Member>> {
 /// The type of a member behind typedefs and qualifiers.
 fn underlying(types: &Btf, member: &Member) -> Option<Type> {
     types
-        .chained_type_iter(member)
+        .chain(member.type_id)
         .take(CHAIN_MAX)
-        .find(|found| {
-            !matches!(
-                found,
-                Type::Typedef(_)
-                    | Type::Volatile(_)
-                    | Type::Const(_)
-                    | Type::Restrict(_)
-                    | Type::TypeTag(_)
-            )
-        })
+        .find(|found| !matches!(found, Type::Typedef(_) | Type::Qualified(_)))
 }
 
 fn size_bytes(types: &Btf, member: &Member) -> Option<usize> {
     let found = underlying(types, member)?;
     match found {
-        Type::Int(int) => Some(int.size()),
-        Type::Ptr(_) => Some(size_of::<u64>()),
-        Type::Struct(inner) | Type::Union(inner) => Some(inner.size()),
-        Type::Enum(inner) => Some(inner.size()),
-        Type::Enum64(inner) => Some(inner.size()),
-        Type::Array(array) => Some(array.len() * element_bytes(types, &array)?),
+        Type::Int(bytes) | Type::Enum { bytes, .. } | Type::Enum64(bytes) => Some(bytes),
+        Type::Pointer(_) => Some(size_of::<u64>()),
+        Type::Struct(inner) | Type::Union(inner) => Some(inner.bytes),
+        Type::Array { element, len } => len.checked_mul(element_bytes(types, element)?),
         _ => None,
     }
 }
 
-fn element_bytes(types: &Btf, array: &dyn BtfType) -> Option<usize> {
+fn element_bytes(types: &Btf, element: u32) -> Option<usize> {
     types
-        .chained_type_iter(array)
+        .chain(element)
         .take(CHAIN_MAX)
         .find_map(|found| match found {
-            Type::Int(int) => Some(int.size()),
-            Type::Ptr(_) => Some(size_of::<u64>()),
-            Type::Struct(inner) | Type::Union(inner) => Some(inner.size()),
+            Type::Int(bytes) => Some(bytes),
+            Type::Pointer(_) => Some(size_of::<u64>()),
+            Type::Struct(inner) | Type::Union(inner) => Some(inner.bytes),
             _ => None,
         })
 }

@@ -2,6 +2,7 @@
 //!
 //! Functions of type information and of texts that the agent has read.
 
+pub mod btf;
 pub mod built_in;
 pub mod builtin;
 pub mod features;

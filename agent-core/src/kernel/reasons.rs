@@ -5,7 +5,8 @@
 
 use agent_common::config::UNSAID;
 use agent_common::verdict::DropCause;
-use btf_rs::{Btf, Type, Typedef};
+
+use super::btf::{Btf, Type};
 
 /// Numbers the kernel's table of causes holds.
 pub const REASONS_MAX: usize = 256;
@@ -21,17 +22,15 @@ const PREFIX: &str = "SKB_DROP_REASON_";
 ///
 /// `None` on a kernel without reasons; [`LOCATIONS`] serves there.
 pub fn causes(types: &Btf) -> Option<[u8; REASONS_MAX]> {
-    let found = types.resolve_types_by_name(ENUM_NAME).ok()?;
-    let reasons = found.into_iter().find_map(|found| match found {
-        Type::Enum(reasons) => Some(reasons),
+    let reasons = types.types(ENUM_NAME).find_map(|found| match found {
+        Type::Enum { values, .. } => Some(values),
         _ => None,
     })?;
     let mut causes = [DropCause::Other as u8; REASONS_MAX];
-    for reason in &reasons.members {
-        let name = types.resolve_name(reason).unwrap_or_default();
-        let index = usize::try_from(reason.val()).unwrap_or(usize::MAX);
+    for reason in reasons {
+        let index = usize::try_from(reason.value).unwrap_or(usize::MAX);
         if let Some(cause) = causes.get_mut(index) {
-            *cause = cause_of(&name);
+            *cause = cause_of(types.name(reason.name));
         }
     }
     Some(causes)
@@ -42,18 +41,18 @@ pub fn causes(types: &Btf) -> Option<[u8; REASONS_MAX]> {
 /// `typedef void (*btf_trace_NAME)(void *, ...)`, whose first argument is not passed on
 /// (include/trace/bpf_probe.h).
 pub fn tracepoint_args(types: &Btf, tracepoint: &str) -> Option<usize> {
-    let found = types.resolve_types_by_name(&format!("btf_trace_{tracepoint}"));
-    found.ok()?.into_iter().find_map(|found| match found {
-        Type::Typedef(typedef) => args_of(types, &typedef),
+    let name = format!("btf_trace_{tracepoint}");
+    types.types(&name).find_map(|found| match found {
+        Type::Typedef(pointer) => args_of(types, pointer),
         _ => None,
     })
 }
 
-fn args_of(types: &Btf, typedef: &Typedef) -> Option<usize> {
+fn args_of(types: &Btf, pointer: u32) -> Option<usize> {
     // A pointer, then what it points to.
-    let chain = types.chained_type_iter(typedef).take(CHAIN_MAX);
-    chain.into_iter().find_map(|link| match link {
-        Type::FuncProto(prototype) => prototype.parameters.len().checked_sub(1),
+    let mut chain = types.chain(pointer).take(CHAIN_MAX);
+    chain.find_map(|link| match link {
+        Type::Prototype(parameters) => (parameters as usize).checked_sub(1),
         _ => None,
     })
 }

@@ -14,7 +14,7 @@
 //!                        IP_RPFILTER = 15 };
 //! ```
 
-use btf_rs::Btf;
+use super::btf::Btf;
 
 const KIND_INT: u32 = 1;
 const KIND_PTR: u32 = 2;
@@ -22,6 +22,11 @@ const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
+
+/// Bytes of all names and the ends of each.
+pub const STRING_BYTES: usize = 211;
+/// Where the name `inner` is among them.
+const NAME_OF_INNER: u32 = 19;
 
 #[derive(Default)]
 struct Writer {
@@ -77,6 +82,11 @@ impl Writer {
 
 /// The types above.
 pub fn btf() -> Btf {
+    Btf::parse(bytes()).expect("the sample is valid")
+}
+
+/// The same as bytes.
+pub fn bytes() -> Vec<u8> {
     let mut out = Writer {
         types: Vec::new(),
         strings: vec![0],
@@ -109,5 +119,20 @@ pub fn btf() -> Btf {
         let name = out.name(&format!("SKB_DROP_REASON_{name}"));
         out.words(&[name, value]);
     }
-    Btf::from_bytes(&out.finish()).expect("the sample is valid")
+    out.finish()
+}
+
+/// `struct added { u32 added; u32 inner; };` and another `inner`, split over [`btf`].
+pub fn split() -> Vec<u8> {
+    let first_string = u32::try_from(STRING_BYTES).expect("small");
+    let inner = NAME_OF_INNER;
+    let mut out = Writer {
+        types: Vec::new(),
+        strings: Vec::new(),
+    };
+    let added = first_string + out.name("added");
+    out.words(&[added, (KIND_STRUCT << 24) | 2, 8]); // 9
+    out.words(&[added, 1, 0, inner, 1, 32]);
+    out.words(&[inner, KIND_STRUCT << 24, 0]); // 10
+    out.finish()
 }

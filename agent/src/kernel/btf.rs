@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use agent_core::kernel::btf::{self, Btf, Type};
 use agent_core::kernel::builtin;
 use agent_core::kernel::layout::{ModuleTypes, describes_ip_vs};
-use btf_rs::{Btf, Type};
 
 use super::supplied::{Supplied, SuppliedError};
 
@@ -44,7 +44,7 @@ pub enum BtfError {
         /// File that was read.
         path: PathBuf,
         /// What the parser found.
-        source: btf_rs::Error,
+        source: btf::BtfError,
     },
     /// Functions of the module cannot be traced by type.
     #[error(
@@ -213,13 +213,12 @@ struct Function {
 }
 
 fn function_in(types: &Btf, name: &str) -> Option<Function> {
-    let ids = types.resolve_ids_by_name(name).ok()?;
-    ids.into_iter().find_map(|id| {
-        let Ok(Type::Func(function)) = types.resolve_type_by_id(id) else {
+    types.ids(name).find_map(|id| {
+        let Some(Type::Function(prototype)) = types.resolve(id) else {
             return None;
         };
-        let args = match types.resolve_chained_type(&function) {
-            Ok(Type::FuncProto(prototype)) => u32::try_from(prototype.parameters.len()).ok(),
+        let args = match types.resolve(prototype) {
+            Some(Type::Prototype(parameters)) => Some(parameters),
             _ => None,
         };
         Some(Function { id, args })
@@ -250,7 +249,7 @@ fn published(name: &str) -> Result<Btf, Unreadable> {
         path: path.clone(),
         source,
     })?;
-    Btf::from_bytes(&bytes).map_err(|error| Unreadable {
+    Btf::parse(bytes).map_err(|error| Unreadable {
         path,
         source: io::Error::new(io::ErrorKind::InvalidData, error),
     })
@@ -259,7 +258,7 @@ fn published(name: &str) -> Result<Btf, Unreadable> {
 fn of_module(module: &str, kernel: &Btf, release: &str) -> Result<ModuleTypes, BtfError> {
     let path = Path::new(BTF_DIRECTORY).join(module);
     match std::fs::read(&path) {
-        Ok(bytes) => Btf::from_split_bytes(&bytes, kernel)
+        Ok(bytes) => Btf::parse_split(bytes, kernel)
             .map(ModuleTypes::Kernel)
             .map_err(|source| BtfError::Malformed { path, source }),
         Err(_) if describes_ip_vs(kernel) => Ok(ModuleTypes::InKernel),
@@ -271,5 +270,104 @@ fn of_module(module: &str, kernel: &Btf, release: &str) -> Result<ModuleTypes, B
                 source,
                 release: release.to_owned(),
             }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_core::kernel::btf::{Composite, EnumValue, Member};
+    use btf_rs::BtfType as _;
+
+    use super::*;
+    use crate::kernel::supplied;
+
+    /// What another reader finds, in our form.
+    fn decoded_by_other(found: &btf_rs::Type) -> Type {
+        use btf_rs::Type as Other;
+        let target = |found: &dyn btf_rs::BtfType| found.get_type_id().unwrap();
+        let composite = |found: &btf_rs::Struct| Composite {
+            bytes: found.size(),
+            members: found
+                .members
+                .iter()
+                .map(|member| Member {
+                    name: member.get_name_offset().unwrap(),
+                    type_id: member.get_type_id().unwrap(),
+                    bit_offset: member.bit_offset(),
+                })
+                .collect(),
+        };
+        match found {
+            Other::Int(int) => Type::Int(int.size()),
+            Other::Ptr(pointer) => Type::Pointer(target(pointer)),
+            Other::Array(array) => Type::Array {
+                element: target(array),
+                len: array.len(),
+            },
+            Other::Struct(found) => Type::Struct(composite(found)),
+            Other::Union(found) => Type::Union(composite(found)),
+            Other::Enum(found) => Type::Enum {
+                bytes: found.size(),
+                values: found
+                    .members
+                    .iter()
+                    .map(|value| EnumValue {
+                        name: value.get_name_offset().unwrap(),
+                        value: value.val(),
+                    })
+                    .collect(),
+            },
+            Other::Enum64(found) => Type::Enum64(found.size()),
+            Other::Typedef(found) => Type::Typedef(target(found)),
+            Other::Volatile(found) | Other::Const(found) | Other::Restrict(found) => {
+                Type::Qualified(target(found))
+            }
+            Other::TypeTag(found) => Type::Qualified(target(found)),
+            Other::Func(found) => Type::Function(target(found)),
+            Other::FuncProto(found) => {
+                Type::Prototype(u32::try_from(found.parameters.len()).unwrap())
+            }
+            _ => Type::Other,
+        }
+    }
+
+    fn compare(bytes: Vec<u8>) -> u32 {
+        let other = btf_rs::Btf::from_bytes(&bytes).unwrap();
+        let ours = Btf::parse(bytes).unwrap();
+        let (first, last) = other.base().type_id_range();
+        for id in first..=last {
+            let found = other.resolve_type_by_id(id).unwrap();
+            assert_eq!(
+                ours.resolve(id),
+                Some(decoded_by_other(&found)),
+                "type {id}"
+            );
+            let name = found.as_btf_type().map(|found| other.resolve_name(found));
+            let Some(Ok(name)) = name else { continue };
+            if !name.is_empty() {
+                let mut ids: Vec<_> = ours.ids(&name).collect();
+                ids.sort_unstable();
+                assert_eq!(ids, other.resolve_ids_by_name(&name).unwrap(), "{name}");
+            }
+        }
+        assert_eq!(ours.resolve(last + 1), None);
+        last
+    }
+
+    /// A small file that is always there, and this kernel's where it publishes one.
+    #[test]
+    fn types_are_what_another_reader_finds() {
+        let small =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernel/testdata/kernel.btf.tar.xz");
+        assert!(compare(supplied::contents(&small).unwrap()) > 2);
+        for path in std::env::var("IPVS_LENS_BTF_FILES")
+            .iter()
+            .flat_map(|it| it.split(':'))
+        {
+            println!("{path}: {} types", compare(std::fs::read(path).unwrap()));
+        }
+        if let Ok(bytes) = std::fs::read(Path::new(BTF_DIRECTORY).join("vmlinux")) {
+            assert!(compare(bytes) > 10_000);
+        }
     }
 }

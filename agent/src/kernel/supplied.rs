@@ -9,8 +9,8 @@ use std::fs;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use agent_core::kernel::btf::Btf;
 use agent_core::kernel::layout::{describes_ip_vs, describes_kernel};
-use btf_rs::Btf;
 use lzma_rust2::XzReader;
 
 /// Directories below the one that the user names: BTFHub's archive has three, and a release may be
@@ -103,15 +103,15 @@ impl Supplied {
         let mut split = Vec::new();
         for file in files {
             let bytes = contents(&file)?;
-            match Btf::from_bytes(&bytes) {
-                Ok(types) => supplied.add(&file, &types, &bytes)?,
+            match Btf::parse(bytes.clone()) {
+                Ok(types) => supplied.add(&file, types)?,
                 Err(error) => split.push((file, bytes, error)),
             }
         }
         for (file, bytes, alone) in split {
             let own = supplied.kernel.as_ref().map(|(_, types)| types);
             let types = match base.or(own) {
-                Some(base) => Btf::from_split_bytes(&bytes, base),
+                Some(base) => Btf::parse_split(bytes, base),
                 None => Err(alone),
             };
             let types = types.map_err(|error| SuppliedError::Malformed {
@@ -123,24 +123,17 @@ impl Supplied {
         Ok(supplied)
     }
 
-    fn add(&mut self, file: &Path, types: &Btf, bytes: &[u8]) -> Result<(), SuppliedError> {
-        let (kernel, module) = (describes_kernel(types), describes_ip_vs(types));
-        // The parser's type cannot be copied; parsing again happens once per start.
-        let again = || {
-            Btf::from_bytes(bytes).map_err(|error| SuppliedError::Malformed {
-                path: file.to_owned(),
-                reason: error.to_string(),
-            })
-        };
+    fn add(&mut self, file: &Path, types: Btf) -> Result<(), SuppliedError> {
+        let (kernel, module) = (describes_kernel(&types), describes_ip_vs(&types));
         if !kernel && !module {
             let path = file.to_owned();
             return Err(SuppliedError::OfNothing { path });
         }
         if kernel {
-            fill(&mut self.kernel, "the kernel", file, again()?)?;
+            fill(&mut self.kernel, "the kernel", file, types.clone())?;
         }
         if module {
-            self.add_module(file, again()?)?;
+            self.add_module(file, types)?;
         }
         Ok(())
     }
@@ -240,7 +233,7 @@ fn is_for(file: &Path, release: &str) -> bool {
 }
 
 /// Bytes of a BTF file, taken out of its archive where it is in one.
-fn contents(file: &Path) -> Result<Vec<u8>, SuppliedError> {
+pub(super) fn contents(file: &Path) -> Result<Vec<u8>, SuppliedError> {
     let unreadable = |source| SuppliedError::Unreadable {
         path: file.to_owned(),
         source,
