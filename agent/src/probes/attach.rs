@@ -10,6 +10,8 @@ use std::sync::Arc;
 use agent_common::config::Config;
 use agent_common::layout::{ABSENT, FIELDS, KernelLayout};
 use agent_common::stat::Stat;
+use agent_core::doctor::facts::{Fact, Facts};
+use agent_core::doctor::rules::{CannotObserve, prerequisites};
 use agent_core::kernel::features::{Feature, Features, Plan, Stream};
 use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::{KProbe, Program, ProgramError, RawTracePoint};
@@ -134,9 +136,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     };
     let mut features = features::look_with(&types, &symbols);
     features.asked = wanted.kernel.asked();
-    if let Some(missing) = features.missing().first() {
-        return Err(AttachError::Feature(missing.to_string()));
-    }
+    let features = judged(features)?;
     let plan = features.plan();
     let stream = match wanted.kernel.events {
         Events::Ring => Stream::Ring,
@@ -500,6 +500,13 @@ fn limitations(hidden_by: Option<AddressesHiddenBy>, plan: &Plan) -> Vec<Limitat
         remedy: "boot a kernel that has them".to_owned(),
     });
     hidden.into_iter().chain(lost).collect()
+}
+
+/// What the kernel offers, unless observing needs more; by the same rules as before the start.
+fn judged(features: Features) -> Result<Features, CannotObserve> {
+    let mut facts = Facts::default();
+    facts.kernel.features = Fact::Known(features.clone());
+    prerequisites(&facts).map(|()| features)
 }
 
 fn create(

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use agent_core::doctor::rules::CannotObserve;
 use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
@@ -20,8 +21,8 @@ pub enum AttachError {
     #[error("the layout of this kernel is not proven: {0}")]
     Layout(#[from] Unresolved),
     /// The kernel lacks something the programs need.
-    #[error("this kernel lacks {0}")]
-    Feature(String),
+    #[error(transparent)]
+    Unmet(#[from] CannotObserve),
     /// Maps or programs could not be created.
     #[error("kernel programs cannot be loaded: {}", chain(.0))]
     Load(#[from] EbpfError),

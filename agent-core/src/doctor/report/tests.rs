@@ -2,6 +2,7 @@ use expect_test::expect;
 use proptest::prelude::*;
 
 use super::super::facts::{Controller, ControllerKind, Fact, IpVs, Table};
+use super::super::rules::prerequisites;
 use super::super::testing::{any_facts, features_without, fit, with, with_netns, with_seen};
 use super::*;
 use crate::kernel::features::Feature;
@@ -291,5 +292,17 @@ proptest! {
         prop_assert_eq!(text(&read), text(&facts));
         let json = serde_json::to_value(Report::of(&facts)).unwrap();
         prop_assert_eq!(json["exit_status"].as_u64(), Some(u64::from(Report::of(&facts).exit_status)));
+    }
+
+    /// `run` refuses a node by [`prerequisites`], `doctor` by its report.
+    #[test]
+    fn run_and_doctor_judge_a_node_alike(facts in any_facts()) {
+        let report = Report::of(&facts);
+        let refusal = prerequisites(&facts).err().map(|refusal| refusal.to_string());
+        let text = text(&facts);
+        let last = text.lines().last().filter(|line| line.starts_with("cannot observe this node: "));
+        prop_assert_eq!(refusal.as_deref(), last);
+        prop_assert_eq!(refusal.is_some(), report.verdicts.iter().any(Entry::is_hindrance));
+        prop_assert!(refusal.is_none() || report.exit_status == 3);
     }
 }
