@@ -31,6 +31,7 @@ mod rolling_update;
 mod shipped_unit;
 mod skew;
 mod stale_reuse;
+mod start_cost;
 mod stop;
 mod stuck_reader;
 mod table;
@@ -130,6 +131,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "rights",
         "the shipped rights, with kernel addresses and without: exact, and what is missing is named",
         rights::run,
+    ),
+    row(
+        "start-cost",
+        "memory at most and time from exec to ready",
+        start_cost::run,
     ),
     row(
         "doctor",
