@@ -27,6 +27,8 @@ pub enum Stat {
     LayoutContradicted = 9,
     /// Lost outcome: more than [`crate::follow::FOLLOWED_MAX`] stale attempts are on their way.
     FollowedFull = 10,
+    /// Lost record: this CPU has no perf buffer yet.
+    CpuWithoutBuffer = 11,
 }
 
 impl Stat {
@@ -43,6 +45,7 @@ impl Stat {
         Self::CallsFull,
         Self::LayoutContradicted,
         Self::FollowedFull,
+        Self::CpuWithoutBuffer,
     ];
 
     /// Number of members, as the size of the map.
@@ -63,6 +66,7 @@ impl Stat {
             Self::CallsFull => Some("calls_full"),
             Self::LayoutContradicted => Some("layout_contradicted"),
             Self::FollowedFull => Some("followed_full"),
+            Self::CpuWithoutBuffer => Some("cpu_without_buffer"),
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod kernel;
 pub mod lifecycle;
 pub mod loss;
 pub mod output;
+pub mod schedule;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

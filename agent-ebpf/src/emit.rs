@@ -208,7 +208,7 @@ fn header(now_ns: u64, kind: u16, len: u16) -> RecordHeader {
 #[inline(always)]
 fn write<T: 'static>(context: &impl EbpfContext, record: T) {
     count::stat(Stat::Emitted);
-    if !transport::send(context, record) {
-        count::stat(Stat::RingFull);
+    if let Some(lost) = transport::send(context, record) {
+        count::stat(lost);
     }
 }

@@ -9,6 +9,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use crate::{
     atomic, count,
     maps::{NODE_COUNTS, NODE_LATEST},
+    transport,
 };
 
 /// The counter of an event of no address.
@@ -31,9 +32,10 @@ pub fn keep_latest(at: &NodeCountKey) {
     let _ = NODE_LATEST.insert(&event, at, 0);
 }
 
-/// Adds one; atomically, as `count::one` does and for the same reason.
+/// Adds one, and wakes the agent, which makes a finding of it; atomically, as `count::one` does and for the same reason.
 #[inline(always)]
 pub fn one(key: &NodeCountKey) {
+    transport::wake();
     if let Some(value) = NODE_COUNTS.get_ptr_mut(key) {
         return add_one(value);
     }

@@ -15,6 +15,7 @@ use crate::{
     ipvs::{self, Member, Target},
     packet::{self, Syn},
     read::{Probe, field, offset},
+    transport,
 };
 
 /// Who handed out an entry.
@@ -89,6 +90,7 @@ pub fn member(svc: u64, dest: u64) -> Probe<Member> {
 #[inline(always)]
 fn contradicted<T>() -> Probe<T> {
     attempt::disarm();
+    transport::wake();
     Err(Stat::LayoutContradicted)
 }
 

@@ -29,6 +29,7 @@ pub mod source;
 pub mod status;
 pub mod syscall_filter;
 pub mod top;
+pub mod wake;
 
 #[cfg(test)]
 use agent_core::testing;

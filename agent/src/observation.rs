@@ -12,31 +12,30 @@ use agent_common::stat::Stat;
 use agent_core::lifecycle::{Action, Event, MODULE_RELEASE_GRACE, ReleaseReason};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use crate::cli::ObserveArgs;
-use crate::clock;
+use crate::clock::{self, MonoNs};
 use crate::confinement::Confinement;
 use crate::correlate::Correlator;
 use crate::error::Failure;
 use crate::kernel::model;
 use crate::kernel::preemption::Preemption;
-use crate::observer::{Observer, Session, Sink};
+use crate::observer::{Activity, Observer, Session, Sink};
 use crate::outputs::metrics::Metrics;
 use crate::probes::attach::{Loaded, Wanted, load};
 use crate::probes::counters::{Carried, Counters};
 use crate::probes::error::AttachError;
 use crate::publish::Publisher;
 use crate::settings::Emit;
+use crate::source::Source;
 use crate::source::counts::CountSource;
 use crate::source::module::{self, IPVS_MODULE};
 use crate::source::proc::Procfs;
 use crate::source::table::{Held, TableSource};
 use crate::status::State;
 use crate::table::tables::Tables;
-
-/// How soon a loaded module is noticed.
-const MODULE_POLL: Duration = Duration::from_millis(250);
+use crate::wake::{Alarm, MODULE_POLL, Woken};
 
 /// How often the numbers of `/status` are brought up to date.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
@@ -70,13 +69,12 @@ pub struct Place<'a> {
 /// [`Failure`] with the exit status; nothing of ours is left in the kernel then.
 pub async fn observe<S: Sink>(place: Place<'_>, sink: S) -> Result<(), Failure> {
     let mut stop = StopSignals::listen(place.needs_terminal)?;
-    let mut timers = Timers::new(place.settings.drain_period);
     let mut lifecycle = place.confinement.lifecycle();
     let mut observation = Observation::new(place, sink);
     let mut event = Event::Module(module::read());
     loop {
         event = match lifecycle.handle(clock::now(), event) {
-            Action::Continue => observation.next_event(&mut timers, &mut stop).await?,
+            Action::Continue => observation.next_event(&mut stop).await?,
             Action::Attach => observation.attach()?,
             Action::Stop => return observation.stop(),
             action => {
@@ -94,7 +92,11 @@ struct Observation<'a, S> {
     /// What was attached last, until it is known whether it may stay.
     attached: Option<Result<Loaded, AttachError>>,
     session: Option<Session>,
+    /// Whether the session's programs on the module's functions are attached.
+    holds_module: bool,
     carried: Carried,
+    alarm: Alarm,
+    look: Look,
 }
 
 impl<'a, S: Sink> Observation<'a, S> {
@@ -108,51 +110,71 @@ impl<'a, S: Sink> Observation<'a, S> {
             place.publisher.status(),
             sink,
         );
+        let alarm = Alarm::new(place.settings.drain_period);
         Self {
             place,
             observer,
             attached: None,
             session: None,
+            holds_module: false,
             carried: Carried::default(),
+            alarm,
+            look: Look::default(),
         }
     }
 
-    /// Drains and does what is due until something happens that may change what is attached.
-    async fn next_event(
-        &mut self,
-        timers: &mut Timers,
-        stop: &mut StopSignals,
-    ) -> Result<Event, Failure> {
-        loop {
-            let mut event = None;
-            tokio::select! {
-                () = stop.asked() => return Ok(Event::Stop),
-                _ = timers.module.tick() => event = Some(Event::Module(module::read())),
-                () = time_to_drain(&mut timers.drain, self.session.as_ref()) => {}
-                _ = timers.refresh.tick() => event = self.refresh(),
-            }
-            if !printed(self.drain())? {
-                return Ok(Event::Stop);
-            }
-            if let Some(event) = event {
-                return Ok(event);
-            }
-        }
+    /// Sleeps until there is something to do, drains and does what is due.
+    async fn next_event(&mut self, stop: &mut StopSignals) -> Result<Event, Failure> {
+        let woken = tokio::select! {
+            () = stop.asked() => return Ok(Event::Stop),
+            woken = self.woken() => woken,
+        };
+        let mismatch = self.look(woken);
+        let Some(activity) = printed(self.drain())? else {
+            return Ok(Event::Stop);
+        };
+        let active = activity == Activity::Busy || woken.is_activity();
+        self.alarm.handle_run(clock::now(), active);
+        Ok(if mismatch {
+            Event::LayoutMismatch
+        } else {
+            Event::Module(module::read())
+        })
     }
 
-    fn drain(&mut self) -> io::Result<()> {
+    async fn woken(&self) -> Woken {
+        let Some(session) = &self.session else {
+            sleep(MODULE_POLL).await;
+            return Woken::Timer;
+        };
+        // A module that is being loaded has no message of its own for the moment it is live.
+        let module = (!self.holds_module).then(|| clock::now() + MODULE_POLL);
+        let due = [self.observer.poll_timeout(), self.look.due(), module];
+        let due = due.into_iter().flatten().min();
+        self.alarm.next(&session.source, due).await
+    }
+
+    fn drain(&mut self) -> io::Result<Activity> {
         match &mut self.session {
             Some(session) => self.observer.drain(session, clock::now()),
-            None => self.observer.advance(clock::now()),
+            None => self.observer.advance(clock::now()).map(|()| Activity::Idle),
         }
     }
 
-    fn refresh(&mut self) -> Option<Event> {
-        let session = self.session.as_ref()?;
-        self.observer.refresh(session, clock::now());
-        self.observer.look_at_node(session, clock::now());
-        let mismatches = session.programs.stat(Stat::LayoutContradicted);
-        (mismatches > 0).then_some(Event::LayoutMismatch)
+    /// Looks at what is counted without a record; returns whether the layout proved wrong.
+    fn look(&mut self, woken: Woken) -> bool {
+        let Some(session) = &mut self.session else {
+            return false;
+        };
+        let now = clock::now();
+        self.look.handle_woken(woken, &session.source);
+        if self.look.is_due(now) {
+            let lost = session.programs.stat(Stat::CpuWithoutBuffer);
+            session.source.update_cpus(lost);
+            self.observer.refresh(session, now);
+            self.observer.look_at_node(session, now);
+        }
+        session.programs.stat(Stat::LayoutContradicted) > 0
     }
 
     /// Loads the programs and attaches them, in place of those attached before.
@@ -214,6 +236,7 @@ impl<'a, S: Sink> Observation<'a, S> {
         self.place.metrics.set_source(Some(source));
         self.place.publisher.observing(&programs);
         self.place.armed.notify_one();
+        self.holds_module = true;
         self.session = Some(Session {
             programs,
             source: events,
@@ -226,7 +249,8 @@ impl<'a, S: Sink> Observation<'a, S> {
     /// asked about a module that has gone.
     fn tables(&self, counters: &Arc<Counters>) -> Option<TableSource> {
         let counts: Arc<dyn Held> = Arc::clone(counters) as _;
-        TableSource::start(self.place.settings.table_interval, counts)
+        let ready = self.alarm.tables();
+        TableSource::start(self.place.settings.table_interval, counts, ready)
             .inspect_err(|error| log::warn!("the IPVS tables cannot be read: {error}"))
             .ok()
     }
@@ -250,6 +274,7 @@ impl<'a, S: Sink> Observation<'a, S> {
         log::warn!("{reason}");
         session.table = None;
         session.programs.let_go_of_module();
+        self.holds_module = false;
         self.place.publisher.released(&session.programs, reason);
     }
 
@@ -284,6 +309,7 @@ impl<'a, S: Sink> Observation<'a, S> {
         let Some(mut session) = self.session.take() else {
             return Ok(());
         };
+        self.holds_module = false;
         session.table = None;
         session.programs.detach();
         self.observer.look_at_node(&session, clock::now());
@@ -327,47 +353,40 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// When to look without having been asked.
-struct Timers {
-    drain: Interval,
-    refresh: Interval,
-    module: Interval,
+/// When the node's counters and `/status` are looked at: once a second while something happens,
+/// otherwise whenever the observer runs.
+#[derive(Debug, Default)]
+struct Look {
+    last: MonoNs,
+    /// Something happened since, which may have been counted without a record.
+    pending: bool,
 }
 
-impl Timers {
-    fn new(drain_period: Duration) -> Self {
-        Self {
-            drain: ticks(drain_period),
-            refresh: ticks(STATUS_PERIOD),
-            module: ticks(MODULE_POLL),
+impl Look {
+    fn handle_woken(&mut self, woken: Woken, source: &Source) {
+        // Perf buffers do not wake for what has no record.
+        self.pending |= woken.is_activity() || matches!(source, Source::Perf(_));
+    }
+
+    fn due(&self) -> Option<MonoNs> {
+        self.pending.then(|| self.last + STATUS_PERIOD)
+    }
+
+    fn is_due(&mut self, now: MonoNs) -> bool {
+        let due = now >= self.last + STATUS_PERIOD;
+        if due {
+            (self.last, self.pending) = (now, false);
         }
+        due
     }
 }
 
-/// Returns when it is time to drain, by the timer or by the kernel's own call; never while there
-/// is nothing to drain.
-async fn time_to_drain(timer: &mut Interval, session: Option<&Session>) {
-    let Some(session) = session else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = timer.tick() => {}
-        () = session.source.readable() => {}
-    }
-}
-
-fn ticks(period: Duration) -> Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// Whether findings can still be printed; a reader that closed the pipe, as `head` does, is no
+/// `None` when findings can be printed no more; a reader that closed the pipe, as `head` does, is no
 /// failure.
-fn printed(result: io::Result<()>) -> Result<bool, Failure> {
+fn printed<T>(result: io::Result<T>) -> Result<Option<T>, Failure> {
     match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
         Err(error) => Err(Failure::failed(format!("cannot print findings: {error}"))),
     }
 }

@@ -58,8 +58,22 @@ pub trait Sink {
     /// As [`Self::finding`].
     fn tick(&mut self, now: MonoNs) -> io::Result<()>;
 
+    /// Whether [`Self::tick`] must come once per drain period also while nothing happens.
+    fn is_interactive(&self) -> bool {
+        false
+    }
+
     /// Nothing more will come.
     fn finish(&mut self);
+}
+
+/// What a drain found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Records, or something nothing will wake the agent for.
+    Busy,
+    /// Nothing.
+    Idle,
 }
 
 /// Programs on their hooks and the stream they write to; ends with the module.
@@ -116,8 +130,9 @@ impl<S: Sink> Observer<S> {
     ///
     /// # Errors
     /// Those of the sink.
-    pub fn drain(&mut self, session: &mut Session, now: MonoNs) -> io::Result<()> {
-        session.programs.look_at_outcomes();
+    pub fn drain(&mut self, session: &mut Session, now: MonoNs) -> io::Result<Activity> {
+        let received = self.received;
+        let open_outcomes = session.programs.look_at_outcomes();
         loop {
             let more = session.source.drain(&mut self.batch);
             let configured = self.handle_batch(now);
@@ -128,7 +143,17 @@ impl<S: Sink> Observer<S> {
         }
         session.programs.flush_logs();
         self.handle_readings(session, now)?;
-        self.advance(now)
+        self.advance(now)?;
+        let busy = self.received > received
+            || open_outcomes
+            || session.programs.logs()
+            || self.sink.is_interactive();
+        Ok(if busy { Activity::Busy } else { Activity::Idle })
+    }
+
+    /// When [`Self::drain`] has to run at the latest.
+    pub fn poll_timeout(&self) -> Option<MonoNs> {
+        self.correlator.poll_timeout()
     }
 
     /// Does what is due at `now` while there is nothing to drain.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::clock::MonoNs;
 
-/// Without a run of the observer for this long, `/readyz` answers 503: it runs at least every two
-/// seconds, so four runs are missing.
+/// Without a run of the observer for this long, `/readyz` answers 503: it runs at least every four
+/// seconds ([`crate::schedule::IDLE_MAX`]), so two runs are missing.
 pub const READY_SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Without a run of the observer for this long, `/healthz` answers 503, so that a liveness probe

@@ -1,5 +1,6 @@
 //! Records leave through a perf buffer per CPU.
 
+use agent_common::stat::Stat;
 use aya_ebpf::{
     EbpfContext, bindings::BPF_F_CURRENT_CPU, helpers::bpf_perf_event_output, macros::map,
     maps::PerfEventArray,
@@ -9,13 +10,17 @@ use aya_ebpf::{
 #[map]
 static EVENTS: PerfEventArray<u8> = PerfEventArray::new(0);
 
-/// Sends a record; `false` when there is no room.
+/// The helper's answer when this CPU has no buffer: it came online a moment ago (`-ENOENT`), or went
+/// and came again (`-EOPNOTSUPP`, `__bpf_perf_event_output` in kernel/trace/bpf_trace.c).
+const NO_BUFFER: [i64; 2] = [-2, -95];
+
+/// Sends a record, or returns how it was lost.
 #[inline(always)]
 #[expect(
     clippy::needless_pass_by_value,
     reason = "the ring buffer's twin of this function takes the record over"
 )]
-pub fn send<T: 'static>(context: &impl EbpfContext, record: T) -> bool {
+pub fn send<T: 'static>(context: &impl EbpfContext, record: T) -> Option<Stat> {
     // SAFETY: context, map and record are valid for the call; the helper copies the record. It is
     // called directly because the map's own method drops its answer.
     let answer = unsafe {
@@ -27,8 +32,18 @@ pub fn send<T: 'static>(context: &impl EbpfContext, record: T) -> bool {
             size_of::<T>() as u64,
         )
     };
-    answer == 0
+    if answer == 0 {
+        None
+    } else if answer == NO_BUFFER[0] || answer == NO_BUFFER[1] {
+        Some(Stat::CpuWithoutBuffer)
+    } else {
+        Some(Stat::RingFull)
+    }
 }
+
+/// Nothing: perf buffers wake the agent only by records, so what has none waits for its timer.
+#[inline(always)]
+pub const fn wake() {}
 
 /// The log of the programs needs a ring buffer, so here it says nothing.
 macro_rules! debug {

@@ -257,8 +257,15 @@ impl Programs {
     }
 
     /// Looks at the stale attempts on their way: which were refused, which have timed out.
-    pub fn look_at_outcomes(&mut self) {
-        self.outcomes.look();
+    ///
+    /// Returns whether there are any.
+    pub fn look_at_outcomes(&mut self) -> bool {
+        self.outcomes.look()
+    }
+
+    /// Whether the programs' own log lines were asked for: nothing wakes the agent for those.
+    pub const fn logs(&self) -> bool {
+        self.logger.is_some()
     }
 
     /// Hands the programs' own log lines to the logger, if they were asked for.

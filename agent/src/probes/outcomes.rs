@@ -55,16 +55,18 @@ impl Outcomes {
         self.round.clear();
     }
 
-    /// Looks at the next attempts; what they became is counted and recorded by the program.
-    pub fn look(&mut self) {
+    /// Looks at the next attempts; what they became is counted and recorded by the program. Returns
+    /// whether there are attempts whose outcome is open.
+    pub fn look(&mut self) -> bool {
         let Some(program) = &self.program else {
-            return;
+            return false;
         };
         if self.round.is_empty() {
             // A key removed meanwhile ends or restarts the iteration: the next drain goes on.
             let keys = self.followed.keys().filter_map(Result::ok);
             self.round = keys.take(ROUND_MAX).collect();
         }
+        let open = !self.round.is_empty();
         let keep = self.round.len().saturating_sub(LOOKS_PER_DRAIN);
         for tuple in self.round.drain(keep..) {
             if let Err(error) = run(program, &tuple) {
@@ -73,9 +75,10 @@ impl Outcomes {
                      `refused` and `timed_out` are not reported"
                 );
                 self.program = None;
-                return;
+                return false;
             }
         }
+        open
     }
 }
 

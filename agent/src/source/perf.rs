@@ -2,11 +2,17 @@
 //!
 //! Records of different CPUs come in no order; `correlate` puts them back into the kernel's.
 
+use std::collections::BTreeMap;
+use std::future::{pending, poll_fn};
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
+use std::task::{Context, Poll};
 
 use agent_common::record::RecordHeader;
 use aya::maps::perf::{PerfBufferError, PerfEvent, PerfEventArrayBuffer};
 use aya::maps::{MapData, MapError, PerfEventArray};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use zerocopy::FromBytes;
 
 use super::batch::Batch;
@@ -46,9 +52,15 @@ pub enum PerfError {
 
 /// The reading ends of all CPUs' event streams.
 pub struct PerfSource {
-    buffers: Vec<PerfEventArrayBuffer>,
+    /// By CPU; at most one for each possible CPU.
+    buffers: BTreeMap<u32, PerfEventArrayBuffer>,
     /// Dropping it would take the buffers out of the kernel programs' reach.
-    _array: PerfEventArray<MapData>,
+    array: PerfEventArray<MapData>,
+    /// Buffers the kernel no longer writes to, with records not taken yet; at most one for each CPU
+    /// between two drains.
+    closing: Vec<PerfEventArrayBuffer>,
+    /// Records that had no buffer, when the CPUs were last looked at.
+    lost: u64,
 }
 
 impl PerfSource {
@@ -56,24 +68,74 @@ impl PerfSource {
     ///
     /// # Errors
     /// [`PerfError`] names the CPU.
-    pub fn open(mut array: PerfEventArray<MapData>) -> Result<Self, PerfError> {
-        let cpus = aya::util::online_cpus().map_err(|(path, source)| PerfError::Cpus {
+    pub fn open(array: PerfEventArray<MapData>) -> Result<Self, PerfError> {
+        let mut source = Self {
+            buffers: BTreeMap::new(),
+            array,
+            closing: Vec::new(),
+            lost: 0,
+        };
+        source.update_cpus(0)?;
+        Ok(source)
+    }
+
+    /// Opens a buffer for every CPU that came online since, and closes those of CPUs that went; what
+    /// they still held is taken by the next [`Self::drain`].
+    ///
+    /// A CPU that went and came again between two calls has a buffer the kernel no longer writes to:
+    /// then `lost`, the records without a buffer so far, has grown, and all are opened again.
+    ///
+    /// # Errors
+    /// [`PerfError`] names the CPU; the other CPUs keep their buffers.
+    pub fn update_cpus(&mut self, lost: u64) -> Result<(), PerfError> {
+        let online = aya::util::online_cpus().map_err(|(path, source)| PerfError::Cpus {
             path: path.to_owned(),
             source,
         })?;
-        let mut buffers = Vec::with_capacity(cpus.len());
-        for cpu in cpus {
-            let buffer = PerfEventArrayBuffer::open(cpu, PAGES_PER_CPU)
-                .map_err(|source| PerfError::Open { cpu, source })?;
-            array
-                .set(cpu, &buffer)
-                .map_err(|source| PerfError::Set { cpu, source })?;
-            buffers.push(buffer);
+        let reopen = lost > std::mem::replace(&mut self.lost, lost);
+        let known: Vec<u32> = self.buffers.keys().copied().collect();
+        for cpu in known {
+            if reopen || !online.contains(&cpu) {
+                self.close(cpu);
+            }
         }
-        Ok(Self {
-            buffers,
-            _array: array,
-        })
+        let missing = online.into_iter();
+        missing
+            .filter(|cpu| !self.buffers.contains_key(cpu))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|cpu| self.open_cpu(cpu))
+    }
+
+    fn open_cpu(&mut self, cpu: u32) -> Result<(), PerfError> {
+        let buffer = PerfEventArrayBuffer::open(cpu, PAGES_PER_CPU)
+            .map_err(|source| PerfError::Open { cpu, source })?;
+        self.array
+            .set(cpu, &buffer)
+            .map_err(|source| PerfError::Set { cpu, source })?;
+        self.buffers.insert(cpu, buffer);
+        Ok(())
+    }
+
+    fn close(&mut self, cpu: u32) {
+        if let Some(buffer) = self.buffers.remove(&cpu) {
+            // It may have been replaced by the kernel's own end of the CPU.
+            drop(self.array.unset(cpu));
+            self.closing.push(buffer);
+        }
+    }
+
+    /// Returns when a CPU has written a record. Where a buffer cannot be watched, only the timer is
+    /// left.
+    pub async fn readable(&self) {
+        let watched: io::Result<Vec<_>> = self.buffers.values().map(watch).collect();
+        match watched {
+            Ok(watched) => poll_fn(|context| any_ready(&watched, context)).await,
+            Err(error) => {
+                log::debug!("perf buffers cannot be watched, records wait for the timer: {error}");
+                pending::<()>().await;
+            }
+        }
     }
 
     /// Moves every waiting record to `batch`.
@@ -81,14 +143,50 @@ impl PerfSource {
     /// What a full buffer refused is counted by the kernel programs, so the kernel's own word on
     /// it is passed over.
     pub fn drain(&mut self, batch: &mut Batch) {
-        for buffer in &mut self.buffers {
-            buffer.for_each(|event| {
-                if let PerfEvent::Sample { head, tail } = event {
-                    batch.push([head, tail], record_len);
-                }
-            });
+        for mut buffer in self.closing.drain(..) {
+            take(&mut buffer, batch);
+        }
+        for buffer in self.buffers.values_mut() {
+            take(buffer, batch);
         }
     }
+}
+
+/// A descriptor borrowed from a buffer.
+struct Borrowed<'a>(BorrowedFd<'a>);
+
+impl AsRawFd for Borrowed<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+fn watch(buffer: &PerfEventArrayBuffer) -> io::Result<AsyncFd<Borrowed<'_>>> {
+    let borrowed = Borrowed(buffer.as_fd());
+    // SAFETY: the descriptor is borrowed, always the same one, and open for as long as it is.
+    let watched = unsafe { AsyncFd::register_with_interest(borrowed, Interest::READABLE) };
+    watched.map_err(io::Error::from)
+}
+
+fn any_ready(watched: &[AsyncFd<Borrowed<'_>>], context: &mut Context<'_>) -> Poll<()> {
+    // Each is asked, so that each wakes.
+    let ready = watched
+        .iter()
+        .filter(|fd| fd.poll_read_ready(context).is_ready())
+        .count();
+    if ready > 0 {
+        Poll::Ready(())
+    } else {
+        Poll::Pending
+    }
+}
+
+fn take(buffer: &mut PerfEventArrayBuffer, batch: &mut Batch) {
+    buffer.for_each(|event| {
+        if let PerfEvent::Sample { head, tail } = event {
+            batch.push([head, tail], record_len);
+        }
+    });
 }
 
 /// Length of the record without the padding the kernel puts behind it.

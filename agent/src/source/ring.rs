@@ -29,7 +29,8 @@ impl RingSource {
         Ok(Self { ring })
     }
 
-    /// Returns when the kernel asks to be read before the timer: the ring is half full.
+    /// Returns when the kernel wakes its reader: at the first record after a drain, and at every one
+    /// while the ring is half full.
     pub async fn readable(&self) {
         if let Ok(mut ready) = self.ring.readable().await {
             ready.clear_ready();

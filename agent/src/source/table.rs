@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use agent_common::count::CountKey;
 use agent_common::key::TupleKey;
+use tokio::sync::Notify;
 
 use super::counts::{CountSource, SourceError};
 use super::module;
@@ -90,11 +91,16 @@ pub struct TableSource {
 }
 
 impl TableSource {
-    /// Starts to read the caller's own namespace, and the counters, every `interval`.
+    /// Starts to read the caller's own namespace, and the counters, every `interval`; notifies
+    /// `ready` when readings wait.
     ///
     /// # Errors
     /// The thread cannot be started, or /proc cannot be read.
-    pub fn start(interval: Duration, counters: Arc<dyn Held>) -> io::Result<Self> {
+    pub fn start(
+        interval: Duration,
+        counters: Arc<dyn Held>,
+        ready: Arc<Notify>,
+    ) -> io::Result<Self> {
         let own = netns::own()?;
         let (orders, listen) = channel();
         let (readings_out, readings) = sync_channel(READINGS_MAX);
@@ -104,6 +110,7 @@ impl TableSource {
             counters,
             look: None,
             readings_out,
+            ready,
         };
         let thread = thread::Builder::new()
             .name("ipvs-table".to_owned())
@@ -175,6 +182,7 @@ struct Reader {
     look: Option<Look>,
     watched: BTreeSet<NetnsId>,
     readings_out: SyncSender<Reading>,
+    ready: Arc<Notify>,
 }
 
 impl Reader {
@@ -192,7 +200,9 @@ impl Reader {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
-                    if !self.read_all() {
+                    let usable = self.read_all();
+                    self.ready.notify_one();
+                    if !usable {
                         return;
                     }
                     due = clock::now() + self.pace.next();

@@ -126,6 +126,11 @@ impl Sink for Live {
         Ok(())
     }
 
+    /// Keys are read at every tick.
+    fn is_interactive(&self) -> bool {
+        true
+    }
+
     fn tick(&mut self, _: MonoNs) -> io::Result<()> {
         while let Some(key) = Screen::key()? {
             let (_, rows) = Screen::size();

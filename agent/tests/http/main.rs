@@ -8,6 +8,7 @@
 
 mod abuse;
 mod client;
+mod hostile;
 mod passwords;
 mod served;
 mod tls;

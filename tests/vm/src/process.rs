@@ -1,5 +1,6 @@
 //! A process under test: started, watched, ended, and never left running.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -41,6 +42,32 @@ pub fn memory(process: u32) -> Result<Memory> {
         resident_kib: kib("VmRSS:")?,
         peak_kib: kib("VmHWM:")?,
     })
+}
+
+/// How often each thread of a process has gone to sleep so far, by name and number of the thread
+/// (`voluntary_ctxt_switches` of `/proc/PID/task/*/status`): each wake-up ends with it. Switches
+/// that another process forces are not wake-ups.
+///
+/// # Errors
+/// There is no such process.
+pub fn wake_ups(process: u32) -> Result<BTreeMap<String, u64>> {
+    let tasks = format!("/proc/{process}/task");
+    let mut by_thread = BTreeMap::new();
+    for task in fs::read_dir(&tasks).with_context(|| format!("read {tasks}"))? {
+        let task = task?;
+        // A thread may end meanwhile.
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let field = |name| {
+            let mut fields = status.lines().filter_map(|line| line.split_once(':'));
+            fields.find(|(field, _)| *field == name)
+        };
+        let count =
+            field("voluntary_ctxt_switches").and_then(|(_, count)| count.trim().parse().ok());
+        let name = field("Name").map_or("", |(_, name)| name.trim());
+        let thread = format!("{name} {}", task.file_name().display());
+        by_thread.insert(thread, count.unwrap_or(0));
+    }
+    Ok(by_thread)
 }
 
 /// A finished process.

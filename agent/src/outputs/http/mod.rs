@@ -228,7 +228,7 @@ async fn serve(
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = reload.tick() => serving.reload(),
+            _ = reload.tick(), if serving.web.has_file() => serving.reload(),
             () = reload_asked.0.notified() => serving.reload(),
         }
     }

@@ -79,6 +79,12 @@ impl Web {
         }
     }
 
+    /// Whether there is a file that may change.
+    #[must_use]
+    pub const fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// The rules of `file`, or none where there is no file.
     ///
     /// # Errors

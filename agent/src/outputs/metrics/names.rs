@@ -560,6 +560,9 @@ const fn lost_in_kernel(stat: Stat) -> &'static str {
             "An attempt: what was read contradicts the packet. Counting stops with the first."
         }
         Stat::FollowedFull => "An outcome: too many stale attempts are pending. Outcomes miss it.",
+        Stat::CpuWithoutBuffer => {
+            "A record: its CPU came online a moment ago and had no perf buffer yet. Evidence only."
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod draining_holders;
 mod drops;
 mod full_speed;
 mod hidden_types;
+mod idle;
 mod incident;
 mod iptables_drop;
 mod lost_elsewhere;
@@ -116,6 +117,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "stuck-stdout",
         "the stdout of `trace` is a full pipe: SIGTERM in 2 s all the same",
         stuck_reader::stdout,
+    ),
+    row(
+        "idle",
+        "less than one wake-up a second while nothing happens, and 100 ms to what happens",
+        idle::run,
     ),
     row(
         "incident",
