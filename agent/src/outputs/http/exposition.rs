@@ -5,6 +5,7 @@
 //! who stops keeps the rest of it no longer than its place.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,6 +16,7 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::encoding::Encoding;
 use super::queue::Queue;
 use super::refused::{Refusals, Refused};
 use super::seats::{Seat, Seats};
@@ -44,6 +46,8 @@ pub enum Failed {
     Busy,
     /// It cannot be written.
     Render(RenderError),
+    /// It cannot be compressed.
+    Compress(io::Error),
     /// The thread that wrote it is gone.
     Gone,
 }
@@ -76,18 +80,23 @@ impl Expositions {
     ///
     /// # Errors
     /// [`Failed`].
-    pub async fn write(&self, form: Form, seat: Option<Arc<Seat>>) -> Result<Body, Failed> {
+    pub async fn write(
+        &self,
+        form: Form,
+        encoding: Encoding,
+        seat: Option<Arc<Seat>>,
+    ) -> Result<Body, Failed> {
         let place = self.place().await.ok_or(Failed::Busy)?;
         let one = self.one.lock().await;
         let metrics = Arc::clone(&self.metrics);
         // Two system calls per counter: away from the event loop.
-        let written = tokio::task::spawn_blocking(move || metrics.render(form)).await;
+        let written = tokio::task::spawn_blocking(move || {
+            let bytes = metrics.render(form).map_err(Failed::Render)?;
+            encoding.encode(bytes).map_err(Failed::Compress)
+        });
+        let written = written.await;
         drop(one);
-        let bytes = match written {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) => return Err(Failed::Render(error)),
-            Err(_) => return Err(Failed::Gone),
-        };
+        let bytes = written.map_err(|_| Failed::Gone)??;
         if let Some(seat) = &seat {
             seat.reading(true);
         }

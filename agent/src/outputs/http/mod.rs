@@ -5,6 +5,7 @@
 
 mod auth;
 mod connection;
+mod encoding;
 mod exposition;
 mod queue;
 mod rate;

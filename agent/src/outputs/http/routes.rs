@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agent_core::output::pulse::{HEALTH_SILENCE_MAX, READY_SILENCE_MAX};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -12,6 +12,7 @@ use axum::{Extension, Router};
 
 use super::Shown;
 use super::auth::Outcome;
+use super::encoding::Encoding;
 use super::exposition::{Expositions, Failed};
 use super::refused::{Refusals, Refused};
 use super::seats::Seat;
@@ -113,27 +114,31 @@ async fn metrics(
     seat: Option<Extension<Arc<Seat>>>,
     headers: HeaderMap,
 ) -> Response {
-    let form = wanted(&headers);
+    let form = Form::wanted(&list(&headers, header::ACCEPT));
+    let encoding = Encoding::accepted(&list(&headers, header::ACCEPT_ENCODING));
     let seat = seat.map(|Extension(seat)| seat);
-    match served.expositions.write(form, seat).await {
+    match served.expositions.write(form, encoding, seat).await {
         Ok(body) => {
             let described = [
                 (header::CONTENT_TYPE, form.content_type()),
-                (header::VARY, "accept"),
+                (header::VARY, "accept, accept-encoding"),
             ];
-            (described, body).into_response()
+            let encoded = encoding.field();
+            let encoded = encoded.map(|coding| [(header::CONTENT_ENCODING, coding)]);
+            (described, encoded, body).into_response()
         }
         Err(Failed::Busy) => refuse(&served, Refused::MetricsBusy),
         Err(Failed::Render(error)) => failed(&error.to_string()),
+        Err(Failed::Compress(error)) => failed(&format!("cannot compress the metrics: {error}")),
         Err(Failed::Gone) => failed("the thread that wrote the exposition is gone"),
     }
 }
 
-/// A list may be spread over several headers (RFC 9110, 5.3).
-fn wanted(headers: &HeaderMap) -> Form {
-    let accept = headers.get_all(header::ACCEPT).into_iter();
-    let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
-    Form::wanted(&accept.join(","))
+/// A list, which may be spread over several fields (RFC 9110, 5.3).
+fn list(headers: &HeaderMap, name: HeaderName) -> String {
+    let fields = headers.get_all(name).into_iter();
+    let fields: Vec<_> = fields.filter_map(|value| value.to_str().ok()).collect();
+    fields.join(",")
 }
 
 fn failed(reason: &str) -> Response {

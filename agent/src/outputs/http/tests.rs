@@ -70,8 +70,35 @@ async fn the_form_is_the_scrapers_choice() {
     let answer = request(address, accept).await;
     let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
     assert!(answer.contains(kind), "{answer}");
-    assert!(answer.contains("vary: accept\r\n"));
+    assert!(answer.contains("vary: accept, accept-encoding\r\n"));
+    assert!(!answer.contains("content-encoding"));
     assert!(answer.ends_with("# EOF\n"));
+    stop.send(()).unwrap();
+    end.await;
+}
+
+#[tokio::test]
+async fn a_scraper_that_accepts_gzip_gets_it() {
+    let (address, stop, end) = served(shown());
+    let plain = request(address, "/metrics").await;
+    let plain = first_line_and_body(&plain).1.to_owned();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let asked = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        accept-encoding: deflate\r\naccept-encoding: gzip;q=0.9\r\n\r\n";
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end_of_head = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let (head, body) = answer.split_at(end_of_head.unwrap() + 4);
+    let head = String::from_utf8_lossy(head);
+    assert!(head.contains("content-encoding: gzip\r\n"), "{head}");
+    let length = format!("content-length: {}\r\n", body.len());
+    assert!(head.contains(&length), "{head}");
+    let mut unpacked = String::new();
+    let mut decoder = flate2::read::GzDecoder::new(body);
+    io::Read::read_to_string(&mut decoder, &mut unpacked).unwrap();
+    assert_eq!(unpacked, plain);
+    assert!(body.len() * 3 < plain.len(), "{} bytes", body.len());
     stop.send(()).unwrap();
     end.await;
 }
