@@ -4,12 +4,41 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::key::{RealServerKey, ServiceKey};
 
-/// Label sets the kernel counts apart.
+/// Label sets the kernel counts apart in one bank, which is as long as the agent does not empty it.
 ///
-/// 16,384 keys of 56 bytes and one `u64` per CPU: about 1.7 MiB plus 128 KiB per CPU. A node
-/// programs up to 10,000 services, but only pairs that saw a connection take a key. What does not
-/// fit is counted in [`crate::stat::Stat::CountsFull`].
+/// 16,384 keys of 56 bytes and one `u64` per CPU: about 1.7 MiB plus 128 KiB per CPU, for each of
+/// [`BANKS`]. The agent empties a bank long before it is full; what does not fit all the same is
+/// counted without its names, see [`rest_index`] and [`crate::stat::Stat::CountsFull`].
 pub const COUNTS_MAX: u32 = 16_384;
+
+/// Banks of counters: the kernel programs count in one while the agent empties the other.
+pub const BANKS: u32 = 2;
+
+/// Counters without names, one for each kind of count: see [`rest_index`].
+pub const REST_MAX: u32 = 1 << 11;
+
+/// Where a count of this kind is added when no key of its own can be made.
+///
+/// Tallies and decisions are below 8 and causes below 32; a number out of range shares the counter
+/// of another kind, and is inside the array all the same.
+#[must_use]
+pub const fn rest_index(tally: u8, decision: u8, cause: u8) -> u32 {
+    ((tally as u32 & 7) << 8) | ((decision as u32 & 7) << 5) | (cause as u32 & 31)
+}
+
+/// The kind of count a member of the array of counters without names holds; see [`rest_index`].
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "three bits or five each")]
+pub const fn rest_key(index: u32) -> CountKey {
+    CountKey {
+        service: ServiceKey::REST,
+        real_server: RealServerKey::NONE,
+        tally: (index >> 8) as u8 & 7,
+        decision: (index >> 5) as u8 & 7,
+        cause: index as u8 & 31,
+        pad: 0,
+    }
+}
 
 /// [`CountKey::tally`]: one attempt, with its decision.
 pub const TALLY_ATTEMPT: u8 = 1;

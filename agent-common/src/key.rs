@@ -51,6 +51,17 @@ impl ServiceKey {
         family: 0,
         proto: 0,
     };
+
+    /// "Services without a key of their own": what was counted for them. The kernel makes no such
+    /// key; its family and protocol cannot be a service's.
+    pub const REST: Self = Self {
+        addr: [0; 16],
+        fwmark: 0,
+        netns: 0,
+        port: 0,
+        family: 0,
+        proto: u8::MAX,
+    };
 }
 
 /// A real server as `ipvsadm -L` lists it under its service.
@@ -89,6 +100,13 @@ impl RealServerKey {
         port: 0,
         family: 0,
         pad: 0,
+    };
+
+    /// "Real servers without a key of their own": what was counted for them. The kernel makes no
+    /// such key.
+    pub const REST: Self = Self {
+        pad: 1,
+        ..Self::NONE
     };
 }
 

@@ -9,8 +9,12 @@ use crate::verdict::{UnknownNumber, wire_enum};
 ///
 /// 4,096 keys of 24 bytes and one `u64` per CPU: about 400 KiB plus 32 KiB per CPU. A key is one
 /// listener that refused, or one destination that could not be reached from here: a node in bad
-/// trouble has dozens. What does not fit is counted in [`crate::stat::Stat::CountsFull`].
+/// trouble has dozens. As [`crate::count::COUNTS_MAX`], this is for each of
+/// [`crate::count::BANKS`], and what does not fit is counted under its event alone.
 pub const NODE_COUNTS_MAX: u32 = 4_096;
+
+/// Counters of events without an address, indexed by [`NodeEvent`].
+pub const NODE_REST_MAX: u32 = 8;
 
 /// Events that are counted without an address, of which the latest address is kept.
 pub const LATEST_MAX: u32 = 16;

@@ -12,7 +12,7 @@ pub enum Stat {
     ReadFailed = 2,
     /// Lost attempt: the TCP header lay outside the packet's linear part.
     HeaderNotLinear = 3,
-    /// Lost count: [`crate::count::COUNTS_MAX`] keys are in use.
+    /// Lost names: [`crate::count::COUNTS_MAX`] keys are in use; counted without its names.
     CountsFull = 4,
     /// Lost attempt: more SYNs between lookup and verdict than [`crate::attempt::PENDING_MAX`].
     PendingFull = 5,

@@ -20,6 +20,7 @@ pub mod doctor;
 pub mod event;
 pub mod finding;
 pub mod kernel;
+pub mod ledger;
 pub mod lifecycle;
 pub mod loss;
 pub mod output;

@@ -3,13 +3,13 @@
 use agent_common::{
     attempt::{ATTEMPTS_MAX, Attempt, PENDING_MAX},
     config::{Config, DROP_LOCATIONS_MAX, DropLocation, HOOK_CALLERS_MAX, HookCaller},
-    count::{COUNTS_MAX, CountKey},
+    count::{BANKS, COUNTS_MAX, CountKey, REST_MAX},
     flow::{FLOWS_MAX, StaleFlow},
     follow::{FOLLOWED_MAX, Followed},
     forwarded::{FORWARDED_MAX, Forwarded},
     key::{ServiceKey, TupleKey},
     layout::{ABSENT, KernelLayout},
-    node::{LATEST_MAX, NODE_COUNTS_MAX, NodeCountKey},
+    node::{LATEST_MAX, NODE_COUNTS_MAX, NODE_REST_MAX, NodeCountKey},
     stat::Stat,
 };
 use aya_ebpf::{
@@ -42,19 +42,49 @@ pub static CONFIG: Global<Config> = Global::new(Config {
 /// between lookup and verdict. Global and not per CPU, because a locally sent SYN may migrate.
 pub static IN_FLIGHT: Shared = Shared::zero();
 
-/// The counters users see. At the limit new keys are counted in [`Stat::CountsFull`].
+/// The counters users see, while [`BANK`] is 0. At the limit: [`REST`] and [`Stat::CountsFull`].
 #[map]
-pub static COUNTS: PerCpuHashMap<CountKey, u64> = PerCpuHashMap::with_max_entries(COUNTS_MAX, 0);
+pub static COUNTS_0: PerCpuHashMap<CountKey, u64> = PerCpuHashMap::with_max_entries(COUNTS_MAX, 0);
+
+/// As [`COUNTS_0`], while [`BANK`] is 1.
+#[map]
+pub static COUNTS_1: PerCpuHashMap<CountKey, u64> = PerCpuHashMap::with_max_entries(COUNTS_MAX, 0);
+
+/// The bank to count in. The agent switches it, waits until no program runs that may have read the
+/// number before, and then empties the other bank, which nothing writes any more.
+#[map]
+pub static BANK: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Keys made in each bank of counters since it was empty, those of the node's counters by their
+/// share of a bank; the agent sets it back.
+#[map]
+pub static BANK_KEYS: Array<u64> = Array::with_max_entries(BANKS, 0);
+
+/// Counts that found no room in their bank, by kind ([`agent_common::count::rest_index`]). Never
+/// full.
+#[map]
+pub static REST: PerCpuArray<u64> = PerCpuArray::with_max_entries(REST_MAX, 0);
 
 /// Address services that saw a connection, so that a SYN that dies before IPVS sees it can be put
-/// to its service. Same bound and loss as [`COUNTS`], whose keys it is drawn from.
+/// to its service. The agent removes services that are gone. At the limit such a SYN is counted
+/// without its service.
 #[map]
 pub static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(COUNTS_MAX, 0);
 
-/// What is counted about the node outside IPVS. At the limit: [`Stat::CountsFull`].
+/// What is counted about the node outside IPVS, while [`BANK`] is 0. At the limit: [`NODE_REST`]
+/// and [`Stat::CountsFull`].
 #[map]
-pub static NODE_COUNTS: PerCpuHashMap<NodeCountKey, u64> =
+pub static NODE_COUNTS_0: PerCpuHashMap<NodeCountKey, u64> =
     PerCpuHashMap::with_max_entries(NODE_COUNTS_MAX, 0);
+
+/// As [`NODE_COUNTS_0`], while [`BANK`] is 1.
+#[map]
+pub static NODE_COUNTS_1: PerCpuHashMap<NodeCountKey, u64> =
+    PerCpuHashMap::with_max_entries(NODE_COUNTS_MAX, 0);
+
+/// The same that found no room, by event. Never full.
+#[map]
+pub static NODE_REST: PerCpuArray<u64> = PerCpuArray::with_max_entries(NODE_REST_MAX, 0);
 
 /// The latest destination of an event that is counted without one, by number of the event: an
 /// example for people. One element per event.

@@ -1,16 +1,20 @@
 //! The only writer of the counters about the node.
 
 use agent_common::{
-    node::{NodeCountKey, NodeEvent},
+    count::COUNTS_MAX,
+    node::{NODE_COUNTS_MAX, NodeCountKey, NodeEvent},
     stat::Stat,
 };
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::{bindings::BPF_NOEXIST, maps::PerCpuHashMap};
 
 use crate::{
-    atomic, count,
-    maps::{NODE_COUNTS, NODE_LATEST},
+    count,
+    maps::{NODE_COUNTS_0, NODE_COUNTS_1, NODE_LATEST, NODE_REST},
     transport,
 };
+
+/// Keys of a bank of service counters that fill it as far as one key here fills its own bank.
+const KEYS_PER_KEY: i64 = (COUNTS_MAX / NODE_COUNTS_MAX) as i64;
 
 /// The counter of an event of no address.
 #[inline(always)]
@@ -32,23 +36,34 @@ pub fn keep_latest(at: &NodeCountKey) {
     let _ = NODE_LATEST.insert(&event, at, 0);
 }
 
-/// Adds one, and wakes the agent, which makes a finding of it; atomically, as `count::one` does and for the same reason.
-#[inline(always)]
+/// Adds one, and wakes the agent, which makes a finding of it; atomically, as `count::one` does and
+/// for the same reason.
+#[inline(never)]
 pub fn one(key: &NodeCountKey) {
     transport::wake();
-    if let Some(value) = NODE_COUNTS.get_ptr_mut(key) {
-        return add_one(value);
-    }
-    let zero = core::hint::black_box(0);
-    let _ = NODE_COUNTS.insert(key, &zero, BPF_NOEXIST.into());
-    match NODE_COUNTS.get_ptr_mut(key) {
-        Some(value) => add_one(value),
-        None => count::stat(Stat::CountsFull),
+    if count::bank() == 0 {
+        add_to(&NODE_COUNTS_0, 0, key);
+    } else {
+        add_to(&NODE_COUNTS_1, 1, key);
     }
 }
 
 #[inline(always)]
-fn add_one(value: *mut u64) {
-    // SAFETY: `value` points to an aligned `u64` of a map, alive for the whole program.
-    unsafe { atomic::add(value, 1) };
+fn add_to(counts: &PerCpuHashMap<NodeCountKey, u64>, bank: u32, key: &NodeCountKey) {
+    if let Some(value) = counts.get_ptr_mut(key) {
+        return count::add_one(value);
+    }
+    let zero = core::hint::black_box(0);
+    if counts.insert(key, &zero, BPF_NOEXIST.into()).is_ok() {
+        count::key_made(bank, KEYS_PER_KEY);
+    }
+    match counts.get_ptr_mut(key) {
+        Some(value) => count::add_one(value),
+        None => {
+            if let Some(value) = NODE_REST.get_ptr_mut(u32::from(key.event)) {
+                count::add_one(value);
+            }
+            count::stat(Stat::CountsFull);
+        }
+    }
 }

@@ -125,6 +125,9 @@ pub struct ObserveArgs {
     /// Milliseconds without a reply after which a stale attempt counts as timed out
     #[arg(long = "outcome-timeout-ms", value_name = "MS", default_value = "16000", value_parser = milliseconds(1_000..=120_000))]
     pub outcome_timeout: Duration,
+    /// Label sets that the kernel counts apart until the agent has read them
+    #[arg(long, value_name = "N", default_value = "16384", value_parser = clap::value_parser!(u32).range(64..=16_384))]
+    pub kernel_counts: u32,
 }
 
 /// Where the HTTP server of an agent is.

@@ -33,4 +33,4 @@ pub mod wake;
 
 #[cfg(test)]
 use agent_core::testing;
-pub use agent_core::{correlate, decode, event, finding, table};
+pub use agent_core::{correlate, decode, event, finding, ledger, table};

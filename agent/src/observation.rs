@@ -343,6 +343,7 @@ fn wanted(place: &Place<'_>) -> Wanted {
             outcome_timeout_ns: nanoseconds(settings.outcome_timeout),
         },
         logs: settings.kernel_log,
+        counts: settings.kernel_counts,
         kernel: settings.kernel.clone(),
         release: place.release.to_owned(),
         preemption: Preemption::judge(&model::gather(place.root, place.release)),

@@ -14,6 +14,7 @@ use crate::correlate::{Correlator, NodeWatch};
 use crate::decode::{NodeCount, decode, node_count};
 use crate::event::{ConfigEvent, Event, NetnsId};
 use crate::finding::Finding;
+use crate::ledger;
 use crate::outputs::metrics::Metrics;
 use crate::probes::attach::Programs;
 use crate::source::Source;
@@ -142,6 +143,11 @@ impl<S: Sink> Observer<S> {
             }
         }
         session.programs.flush_logs();
+        if let Some(table) = &session.table
+            && session.programs.counters().fills_up()
+        {
+            table.make_room();
+        }
         self.handle_readings(session, now)?;
         self.advance(now)?;
         let busy = self.received > received
@@ -212,9 +218,13 @@ impl<S: Sink> Observer<S> {
             return;
         };
         let known = |key| node_count(key).ok();
+        // A sum of what has no key of its own says nothing about a listener, and rises when others
+        // are folded into it; it is in the exposition only.
         let counts: Vec<(NodeCount, u64)> = counts
+            .all
             .iter()
-            .filter_map(|(key, count)| Some((known(key)?, *count)))
+            .filter(|count| !ledger::node::is_nameless(&count.key))
+            .filter_map(|count| Some((known(&count.key)?, count.total)))
             .collect();
         let latest: Vec<NodeCount> = latest.iter().filter_map(known).collect();
         self.node.handle_counts(now, &counts, &latest);
@@ -275,11 +285,11 @@ impl<S: Sink> Observer<S> {
                     }
                     self.tables.handle_failure(netns, reason);
                 }
-                Reading::Counts { at, counts } => {
-                    for (key, _) in &counts {
+                Reading::Counts { at, increments } => {
+                    for (key, _) in &increments {
                         table.watch(NetnsId(key.service.netns));
                     }
-                    self.tables.handle_counts(at, &counts);
+                    self.tables.handle_counts(at, &increments);
                     if let Some(look) = self.tables.look(at) {
                         table.look_for(look);
                     }

@@ -11,6 +11,7 @@ use agent_common::node::NODE_COUNTS_MAX;
 use agent_common::record::RING_BYTES;
 
 use crate::correlate::{ATTEMPTS_HELD_MAX, STALE_REMEMBERED_MAX, WINDOW_EVENTS_MAX};
+use crate::ledger::KEYS_MAX;
 use crate::outputs::http::SEATS_MAX;
 use crate::outputs::metrics::{BuildInfo, Metrics, SERIES_MAX};
 use crate::probes::attach::Programs;
@@ -166,6 +167,7 @@ fn bounds() -> impl Iterator<Item = (String, u64)> {
     let sizes = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
     [
         ("kernel_counts", u64::from(COUNTS_MAX)),
+        ("counters_kept", sizes(KEYS_MAX)),
         ("kernel_attempts", u64::from(ATTEMPTS_MAX)),
         ("kernel_pending", u64::from(PENDING_MAX)),
         ("kernel_followed", u64::from(FOLLOWED_MAX)),

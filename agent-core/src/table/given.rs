@@ -1,8 +1,8 @@
 //! What each real server was given between two readings of the kernel's counters.
 //!
-//! PURE. The counters only rise; their differences say who got new connections, and how.
+//! PURE. The increments of the counters say who got new connections, and how.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use agent_common::count::{CountKey, TALLY_ATTEMPT, TALLY_STALE_DATAGRAM};
 use agent_common::verdict::StaleCause;
@@ -71,31 +71,21 @@ impl Given {
     }
 }
 
-/// The counters as they were read last; as many as the kernel has keys
-/// ([`agent_common::count::COUNTS_MAX`], and those of sessions before).
-#[derive(Debug, Default)]
-pub struct Counters {
-    before: HashMap<CountKey, u64>,
-}
-
-impl Counters {
-    /// What was given since the last call, to everybody who was given anything.
-    ///
-    /// Keys that cannot be read are left out: the exposition counts those.
-    pub fn since_last(&mut self, counts: &[(CountKey, u64)]) -> BTreeMap<Place, Given> {
-        let mut given: BTreeMap<Place, Given> = BTreeMap::new();
-        for (key, count) in counts {
-            if ![TALLY_ATTEMPT, TALLY_STALE_DATAGRAM].contains(&key.tally) {
-                continue;
-            }
-            let before = self.before.insert(*key, *count).unwrap_or(0);
-            let new = count.saturating_sub(before);
-            if let (1.., Some(place)) = (new, place(key)) {
-                note(given.entry(place).or_default(), key, new);
-            }
+/// What increments of the kernel's counters mean, for every real server that was given anything.
+///
+/// Keys that cannot be read are left out: the exposition counts those.
+#[must_use]
+pub fn by_real_server(increments: &[(CountKey, u64)]) -> BTreeMap<Place, Given> {
+    let mut given: BTreeMap<Place, Given> = BTreeMap::new();
+    for (key, new) in increments {
+        if ![TALLY_ATTEMPT, TALLY_STALE_DATAGRAM].contains(&key.tally) {
+            continue;
         }
-        given
+        if let (1.., Some(place)) = (*new, place(key)) {
+            note(given.entry(place).or_default(), key, *new);
+        }
     }
+    given
 }
 
 fn place(key: &CountKey) -> Option<Place> {
@@ -137,24 +127,6 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_new_is_given() {
-        let mut counters = Counters::default();
-        let reused = key(Verdict::Reused);
-        let scheduled = key(Verdict::Scheduled);
-        let first = counters.since_last(&[(scheduled, 10), (reused, 4)]);
-        let place = (sample_service(), server());
-        assert_eq!(first[&place].scheduled, 10);
-        assert_eq!(first[&place].reused, 4);
-        let second = counters.since_last(&[(scheduled, 10), (reused, 7)]);
-        let expected = Given {
-            reused: 3,
-            ..Given::default()
-        };
-        assert_eq!(second, BTreeMap::from([(place, expected)]));
-        assert!(counters.since_last(&[(scheduled, 10)]).is_empty());
-    }
-
-    #[test]
     fn every_way_is_told_apart() {
         let ways = [
             Verdict::Rescheduled,
@@ -167,7 +139,7 @@ mod tests {
             .zip(1..)
             .map(|(way, n)| (key(*way), n))
             .collect();
-        let given = Counters::default().since_last(&counts);
+        let given = by_real_server(&counts);
         let only = given.values().next().copied().unwrap();
         let expected = Given {
             scheduled: 1,
@@ -189,7 +161,7 @@ mod tests {
             cause: 0,
             ..key(Verdict::Scheduled)
         };
-        let given = Counters::default().since_last(&[(datagrams, 9)]);
+        let given = by_real_server(&[(datagrams, 9)]);
         let only = given[&(sample_service(), server())];
         assert_eq!(
             (only.stale_datagrams, only.total(), only.stale()),
@@ -203,10 +175,6 @@ mod tests {
         unassigned.real_server = wire::real_server(None);
         let mut packet = key(Verdict::Scheduled);
         packet.tally = TALLY_SYN_DROP;
-        assert!(
-            Counters::default()
-                .since_last(&[(unassigned, 5), (packet, 5)])
-                .is_empty()
-        );
+        assert!(by_real_server(&[(unassigned, 5), (packet, 5)]).is_empty());
     }
 }

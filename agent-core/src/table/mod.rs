@@ -10,6 +10,7 @@ pub mod changes;
 pub mod draining;
 mod error;
 pub mod given;
+pub mod listings;
 pub mod near;
 pub mod pace;
 mod request;

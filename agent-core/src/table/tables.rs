@@ -12,7 +12,7 @@ use agent_common::key::TupleKey;
 
 use super::changes::{self, DIFFERENCES_MAX, Difference};
 use super::draining::{Drain, Draining};
-use super::given::{Counters, Given, Place};
+use super::given::{self, Given, Place};
 use super::near::{self, Look};
 use super::skew::{Skew, Spread};
 use super::{RealServerRow, ServiceRow, Snapshot};
@@ -97,7 +97,6 @@ impl Totals {
 pub struct Tables {
     snapshots: BTreeMap<NetnsId, Arc<Snapshot>>,
     failed: BTreeMap<NetnsId, String>,
-    counters: Counters,
     counted_at: Option<MonoNs>,
     counted: u64,
     rates: BTreeMap<Place, Rates>,
@@ -164,10 +163,10 @@ impl Tables {
         self.take_concluded();
     }
 
-    /// The kernel's counters as they were read at `at`.
-    pub fn handle_counts(&mut self, at: MonoNs, counts: &[(CountKey, u64)]) {
+    /// What the kernel's counters have risen by since the reading before this one, made at `at`.
+    pub fn handle_counts(&mut self, at: MonoNs, increments: &[(CountKey, u64)]) {
         self.counted += 1;
-        let given = self.counters.since_last(counts);
+        let given = given::by_real_server(increments);
         self.draining.handle_given(at, &given);
         let tables = &self.snapshots;
         self.skew.handle_given(at, &given, |service| {

@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_common::count::{CountKey, TALLY_ATTEMPT, TALLY_SYN_DROP};
+use agent_common::count::{TALLY_ATTEMPT, TALLY_SYN_DROP};
 use agent_common::verdict::DropCause;
 use agent_core::decode;
 use agent_core::doctor::facts::{Fact, Facts, Netns, Observed, Seen};
 use agent_core::event::Verdict;
+use agent_core::ledger::Count;
 
 use super::gather::{self, Look};
 
@@ -78,7 +79,7 @@ impl Live {
     }
 
     /// Takes what the kernel has counted so far.
-    pub fn count(&mut self, counts: &[(CountKey, u64)]) {
+    pub fn count(&mut self, counts: &[Count]) {
         self.now = by_netns(counts);
         for id in std::mem::take(&mut self.changed_since) {
             self.forget_before_now(id);
@@ -143,13 +144,13 @@ impl Live {
 }
 
 /// The kernel's counts in the doctor's words; keys that cannot be read are counted elsewhere.
-fn by_netns(counts: &[(CountKey, u64)]) -> Counts {
+fn by_netns(counts: &[Count]) -> Counts {
     let mut all = Counts::new();
-    for (key, count) in counts {
+    for Count { key, total, .. } in counts.iter().filter(|count| count.total > 0) {
         let seen = all.entry(key.service.netns).or_default();
         let mut add = |words: fn(&mut Seen) -> &mut BTreeMap<String, u64>, word: &str| {
             let sum = words(seen).entry(word.to_owned()).or_default();
-            *sum = sum.saturating_add(*count);
+            *sum = sum.saturating_add(*total);
         };
         match key.tally {
             TALLY_ATTEMPT => {

@@ -18,10 +18,12 @@ use aya::programs::{KProbe, Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 
+use super::banks::{Banks, Pair, Rest};
 use super::counters::{Carried, Counters};
 use super::error::AttachError;
 use super::features;
 use super::fexit::{FexitError, ModuleTypes, TracingObject};
+use super::grace::Grace;
 use super::locations::{self, read_symbols};
 use super::outcomes::Outcomes;
 use super::table::{Hook, Moment, PROBES, Probe, WITHOUT_REASON, Way};
@@ -59,6 +61,8 @@ pub struct Wanted {
     pub config: Config,
     /// Whether the programs' own debug lines go to the logger.
     pub logs: bool,
+    /// Keys in each bank of counters.
+    pub counts: u32,
     /// How it is attached, how records leave the kernel, and where types are.
     pub kernel: KernelArgs,
     /// Release of the running kernel.
@@ -144,7 +148,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
         Events::Auto => plan.stream,
     };
     let logs = wanted.logs && stream == Stream::Ring;
-    let mut ebpf = create(object_of(stream), &layout, config, logs)?;
+    let mut ebpf = create(object_of(stream), &layout, config, wanted.counts, logs)?;
     // Before any map is taken out, or it would be missing here.
     let object = TracingObject::link(object_of(stream), &ebpf).map_err(linking)?;
     fill_causes(&mut ebpf, causes.as_ref().map_or(&[], |causes| &causes[..]))?;
@@ -153,8 +157,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     locations::fill_drop_locations(typed(map, "DROP_LOCATIONS")?, &symbols, has_reasons)?;
     let map = borrow(&mut ebpf, "HOOK_CALLERS")?;
     locations::fill_hook_callers(typed(map, "HOOK_CALLERS")?, &symbols)?;
-    let counts = typed(take(&mut ebpf, "COUNTS")?, "COUNTS")?;
-    let node_counts = typed(take(&mut ebpf, "NODE_COUNTS")?, "NODE_COUNTS")?;
+    let banks = banks(&mut ebpf, wanted.counts)?;
     let node_latest = typed(take(&mut ebpf, "NODE_LATEST")?, "NODE_LATEST")?;
     let stats = typed(take(&mut ebpf, "STATS")?, "STATS")?;
     let attempts = typed(take(&mut ebpf, "ATTEMPTS")?, "ATTEMPTS")?;
@@ -166,7 +169,7 @@ pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
     } else {
         None
     };
-    let counters = Counters::new(carried, counts, node_counts, node_latest, stats, attempts);
+    let counters = Counters::new(carried, banks, node_latest, stats, attempts);
     let counters = Arc::new(counters);
     let (way, way_reason) = match wanted.kernel.attach {
         Attach::Fexit => (Way::Fexit, "as asked".to_owned()),
@@ -520,11 +523,14 @@ fn create(
     object: &[u8],
     layout: &KernelLayout,
     config: Config,
+    counts: u32,
     logs: bool,
 ) -> Result<Ebpf, EbpfError> {
     // Below every level the verifier removes the log lines from the programs.
     let log_level = if logs { aya_log::Level::Debug as u8 } else { 0 };
     EbpfLoader::new()
+        .map_max_entries("COUNTS_0", counts)
+        .map_max_entries("COUNTS_1", counts)
         .override_global("LAYOUT", layout, true)
         .override_global("CONFIG", &config, true)
         .override_global(aya_log::LEVEL, &log_level, false)
@@ -541,6 +547,33 @@ fn fill_causes(ebpf: &mut Ebpf, causes: &[u8]) -> Result<(), AttachError> {
             })?;
     }
     Ok(())
+}
+
+/// Takes the maps of the counters out.
+fn banks(ebpf: &mut Ebpf, size: u32) -> Result<Banks, AttachError> {
+    let grace = Grace::new().map_err(|error| AttachError::Map {
+        name: "of maps",
+        source: MapError::IoError(error),
+    })?;
+    Ok(Banks {
+        counts: Pair::new([
+            typed(take(ebpf, "COUNTS_0")?, "COUNTS_0")?,
+            typed(take(ebpf, "COUNTS_1")?, "COUNTS_1")?,
+        ]),
+        node_counts: Pair::new([
+            typed(take(ebpf, "NODE_COUNTS_0")?, "NODE_COUNTS_0")?,
+            typed(take(ebpf, "NODE_COUNTS_1")?, "NODE_COUNTS_1")?,
+        ]),
+        rest: Rest::new(typed(take(ebpf, "REST")?, "REST")?),
+        node_rest: Rest::new(typed(take(ebpf, "NODE_REST")?, "NODE_REST")?),
+        bank: typed(take(ebpf, "BANK")?, "BANK")?,
+        keys: typed(take(ebpf, "BANK_KEYS")?, "BANK_KEYS")?,
+        services: typed(take(ebpf, "SERVICES")?, "SERVICES")?,
+        grace,
+        size: size.into(),
+        in_use: 0,
+        full_seen: 0,
+    })
 }
 
 /// Takes a map out for good; whoever holds it keeps it open for the programs.

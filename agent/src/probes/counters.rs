@@ -1,37 +1,50 @@
 //! Reads what the kernel programs have counted, in this session and in those before it.
 
-use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_common::attempt::{ATTEMPTS_MAX, Attempt};
 use agent_common::count::CountKey;
 use agent_common::key::TupleKey;
 use agent_common::node::NodeCountKey;
 use agent_common::stat::Stat;
-use aya::Pod;
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::ProgramFd;
 
+use super::banks::Banks;
 use super::fexit::{self, FexitLink};
-use crate::clock::MonoNs;
+use crate::clock::{self, MonoNs};
+use crate::ledger::node::{NodeCounts, NodeLedger};
+use crate::ledger::{Counts, Ledger, Owner, Presence};
 use crate::source::counts::{CountSource, SkippedRuns, SourceError};
 use crate::source::table::Held;
 
+/// The next reading of the tables empties a bank with this share of its keys in use: few enough
+/// that a scrape in between is cheap.
+const ROTATE_AT_SHARE: u64 = 16;
+
+/// A bank with this share of its keys in use is emptied at once.
+const ROTATE_NOW_AT_SHARE: u64 = 2;
+
 /// Totals of sessions that are over; a counter that users see never goes back.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Carried {
-    counts: BTreeMap<CountKey, u64>,
-    node_counts: BTreeMap<NodeCountKey, u64>,
+    ledgers: Arc<Mutex<Ledgers>>,
     stats: [u64; Stat::ALL.len()],
     skipped_runs: SkippedRuns,
+}
+
+/// The sums of everything read from the kernel's tables.
+#[derive(Default)]
+struct Ledgers {
+    counts: Ledger,
+    nodes: NodeLedger,
 }
 
 /// The kernel's counters, readable from any thread, also after the programs are detached.
 pub struct Counters {
     carried: Carried,
-    counts: PerCpuHashMap<MapData, CountKey, u64>,
-    node_counts: PerCpuHashMap<MapData, NodeCountKey, u64>,
+    banks: Mutex<Banks>,
     node_latest: HashMap<MapData, u32, NodeCountKey>,
     stats: PerCpuArray<MapData, u64>,
     attempts: HashMap<MapData, TupleKey, Attempt>,
@@ -73,8 +86,7 @@ impl Counters {
     /// Counts on from `carried`.
     pub(super) fn new(
         carried: Carried,
-        counts: PerCpuHashMap<MapData, CountKey, u64>,
-        node_counts: PerCpuHashMap<MapData, NodeCountKey, u64>,
+        banks: Banks,
         node_latest: HashMap<MapData, u32, NodeCountKey>,
         stats: PerCpuArray<MapData, u64>,
         attempts: HashMap<MapData, TupleKey, Attempt>,
@@ -85,8 +97,7 @@ impl Counters {
         };
         Self {
             carried,
-            counts,
-            node_counts,
+            banks: Mutex::new(banks),
             node_latest,
             stats,
             attempts,
@@ -94,21 +105,75 @@ impl Counters {
         }
     }
 
-    /// Everything counted so far, for the session after this one.
+    /// Everything counted so far, for the session after this one; the programs are detached.
     ///
     /// # Errors
     /// Why the kernel's maps cannot be read.
     pub fn carry(&self) -> Result<Carried, SourceError> {
+        // A program that began before it was detached may still count.
+        lock(&self.banks).grace.wait()?;
         let mut stats = [0; Stat::ALL.len()];
         for (total, stat) in stats.iter_mut().zip(Stat::ALL) {
             *total = self.stat(*stat)?;
         }
+        drop(self.read(clock::now())?);
+        drop(self.read_node(clock::now())?);
         Ok(Carried {
-            counts: self.counts()?.into_iter().collect(),
-            node_counts: self.node_counts()?.into_iter().collect(),
+            ledgers: Arc::clone(&self.carried.ledgers),
             stats,
             skipped_runs: self.skipped_runs(),
         })
+    }
+
+    /// Whether the bank in use has to be emptied before the next reading of the tables is due.
+    pub fn fills_up(&self) -> bool {
+        let banks = self.banks.try_lock();
+        banks.is_ok_and(|banks| banks.is_filled(ROTATE_NOW_AT_SHARE).unwrap_or(false))
+    }
+
+    /// Moves what was counted of services into the ledger, which is returned.
+    fn read(&self, now: MonoNs) -> Result<MutexGuard<'_, Ledgers>, SourceError> {
+        let mut banks = lock(&self.banks);
+        let mut ledgers = lock(&self.carried.ledgers);
+        banks.read(self.full()?, |key, more| ledgers.counts.add(now, key, more))?;
+        Ok(ledgers)
+    }
+
+    /// The same of the node.
+    fn read_node(&self, now: MonoNs) -> Result<MutexGuard<'_, Ledgers>, SourceError> {
+        let mut banks = lock(&self.banks);
+        let mut ledgers = lock(&self.carried.ledgers);
+        banks.read_node(self.full()?, |key, more| ledgers.nodes.add(now, key, more))?;
+        Ok(ledgers)
+    }
+
+    /// Empties the bank in use if it holds many keys.
+    fn rotate(&self, now: MonoNs) -> Result<(), SourceError> {
+        let mut banks = lock(&self.banks);
+        if !banks.is_filled(ROTATE_AT_SHARE)? {
+            return Ok(());
+        }
+        let mut read = Vec::new();
+        let mut read_node = Vec::new();
+        // The ledgers are not kept waiting for the kernel.
+        let rotated = banks.rotate(
+            |key, more| read.push((key, more)),
+            |key, more| read_node.push((key, more)),
+        );
+        let mut ledgers = lock(&self.carried.ledgers);
+        for (key, more) in read {
+            ledgers.counts.add(now, key, more);
+        }
+        for (key, more) in read_node {
+            ledgers.nodes.add(now, key, more);
+        }
+        Ok(rotated?)
+    }
+
+    /// Counts that found no room in this session.
+    fn full(&self) -> Result<u64, MapError> {
+        let values = self.stats.get(&(Stat::CountsFull as u32), 0)?;
+        Ok(values.iter().sum())
     }
 
     /// What the programs have counted about themselves.
@@ -163,18 +228,23 @@ impl Counters {
     }
 
     fn skipped(&self) -> MutexGuard<'_, Skipped> {
-        self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.skipped)
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl CountSource for Counters {
-    /// Two system calls per key.
-    fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError> {
-        totals(self.carried.counts.clone(), &self.counts)
+    /// Two system calls per key of the bank in use.
+    fn counts(&self) -> Result<Counts, SourceError> {
+        let now = clock::now();
+        Ok(self.read(now)?.counts.counts(now))
     }
 
-    fn node_counts(&self) -> Result<Vec<(NodeCountKey, u64)>, SourceError> {
-        totals(self.carried.node_counts.clone(), &self.node_counts)
+    fn node_counts(&self) -> Result<NodeCounts, SourceError> {
+        Ok(self.read_node(clock::now())?.nodes.counts())
     }
 
     fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError> {
@@ -190,6 +260,29 @@ impl CountSource for Counters {
 }
 
 impl Held for Counters {
+    fn increments(&self, now: MonoNs) -> Result<Vec<(CountKey, u64)>, SourceError> {
+        self.rotate(now)?;
+        Ok(self.read(now)?.counts.take_increments())
+    }
+
+    fn make_room(&self, now: MonoNs) -> Result<(), SourceError> {
+        self.rotate(now)
+    }
+
+    fn settle(&self, now: MonoNs, presence: &dyn Fn(&Owner) -> Presence, listed: &[Owner]) {
+        let mut ledgers = lock(&self.carried.ledgers);
+        let ledger = &mut ledgers.counts;
+        for owner in listed {
+            ledger.plant(now, *owner);
+        }
+        ledger.handle_tables(now, presence);
+        let due = ledger.due(now);
+        ledger.fold(&due);
+        let gone = ledger.take_gone_services(now);
+        drop(ledgers);
+        lock(&self.banks).forget_services(&gone);
+    }
+
     /// Two system calls per attempt.
     fn attempts(&self, since: MonoNs) -> Result<Vec<TupleKey>, SourceError> {
         let mut tuples = Vec::new();
@@ -202,16 +295,4 @@ impl Held for Counters {
         }
         Ok(tuples)
     }
-}
-
-/// Every key with what was counted before and what all CPUs have counted since.
-fn totals<K: Pod + Ord>(
-    mut totals: BTreeMap<K, u64>,
-    map: &PerCpuHashMap<MapData, K, u64>,
-) -> Result<Vec<(K, u64)>, SourceError> {
-    for entry in map {
-        let (key, values) = entry?;
-        *totals.entry(key).or_default() += values.iter().sum::<u64>();
-    }
-    Ok(totals.into_iter().collect())
 }

@@ -149,7 +149,7 @@ fn unknown_keys_are_refused_by_name() {
             format!(
                 "unknown key {key} in c.toml, expected one of listen, real_servers, web_config, drop_all_capabilities, \
                  drain_period_ms, emit, kernel_log, attach, events, btf, table_interval_s, \
-                 forgotten_after_s, outcome_timeout_ms, log_level, format, facts, save_facts, \
+                 forgotten_after_s, outcome_timeout_ms, kernel_counts, log_level, format, facts, save_facts, \
                  interval_s, sort, filter"
             )
         );

@@ -2,27 +2,28 @@
 
 use std::error::Error;
 
-use agent_common::count::CountKey;
-use agent_common::node::NodeCountKey;
 use agent_common::stat::Stat;
+
+use crate::ledger::Counts;
+use crate::ledger::node::NodeCounts;
 
 /// Error of a [`CountSource`].
 pub type SourceError = Box<dyn Error + Send + Sync>;
 
 /// Where the kernel's counters are read, at every scrape, from any thread.
 pub trait CountSource: Send + Sync {
-    /// Every counter, summed over CPUs.
+    /// Every counter, summed over CPUs, in the order of the keys.
     ///
     /// # Errors
     /// Why the kernel's map could not be read.
-    fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError>;
+    fn counts(&self) -> Result<Counts, SourceError>;
 
     /// Every counter about the node, summed over CPUs.
     ///
     /// # Errors
     /// Why the kernel's map could not be read.
-    fn node_counts(&self) -> Result<Vec<(NodeCountKey, u64)>, SourceError> {
-        Ok(Vec::new())
+    fn node_counts(&self) -> Result<NodeCounts, SourceError> {
+        Ok(NodeCounts::default())
     }
 
     /// What the kernel programs count about themselves; what is missing counts 0.

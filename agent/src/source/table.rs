@@ -1,6 +1,6 @@
 //! Snapshots of the IPVS table, read on a thread of its own so that nothing ever waits for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{
@@ -19,7 +19,9 @@ use super::netlink::{self, ReadError};
 use super::netns::{self, VisitError};
 use crate::clock::{self, MonoNs, thread_time};
 use crate::event::NetnsId;
+use crate::ledger::{KEYS_MAX, Owner, Presence};
 use crate::table::Snapshot;
+use crate::table::listings::Listings;
 use crate::table::near::Look;
 use crate::table::pace::Pace;
 
@@ -39,8 +41,8 @@ pub enum Reading {
     Counts {
         /// When.
         at: MonoNs,
-        /// Every counter.
-        counts: Vec<(CountKey, u64)>,
+        /// What each counter has risen by since the last reading.
+        increments: Vec<(CountKey, u64)>,
     },
     /// The attempts that were looked for.
     Attempts {
@@ -67,12 +69,31 @@ enum Order {
     Watch(NetnsId),
     /// Read now: something has changed.
     ReadNow,
+    /// Make room in the kernel's table of counters, at once.
+    MakeRoom,
     /// Read attempts too, the next time.
     LookFor(Look),
 }
 
 /// What the kernel programs hold, readable from any thread.
 pub trait Held: CountSource {
+    /// What each counter has risen by since the last call. Empties the kernel's table of counters
+    /// if it holds many.
+    ///
+    /// # Errors
+    /// Why the kernel's map could not be read.
+    fn increments(&self, now: MonoNs) -> Result<Vec<(CountKey, u64)>, SourceError>;
+
+    /// Empties the kernel's table of counters if it holds many.
+    ///
+    /// # Errors
+    /// Why the kernel's map could not be read.
+    fn make_room(&self, now: MonoNs) -> Result<(), SourceError>;
+
+    /// Takes over what the tables list: ends the counters of what is gone, and begins those of
+    /// `listed` at 0.
+    fn settle(&self, now: MonoNs, presence: &dyn Fn(&Owner) -> Presence, listed: &[Owner]);
+
     /// The tuples of attempts begun at or after `since`, as far as the kernel remembers; some
     /// twice, where its table changed meanwhile.
     ///
@@ -109,6 +130,7 @@ impl TableSource {
             watched: BTreeSet::from([own]),
             counters,
             look: None,
+            unsent: BTreeMap::new(),
             readings_out,
             ready,
         };
@@ -138,6 +160,11 @@ impl TableSource {
     /// Reads at once, unless that would cost more than reading may.
     pub fn read_now(&self) {
         self.order(Order::ReadNow);
+    }
+
+    /// Empties the kernel's table of counters at once, if it holds many; no table is read for it.
+    pub fn make_room(&self) {
+        self.order(Order::MakeRoom);
     }
 
     /// Reads attempts too, the next time.
@@ -181,6 +208,8 @@ struct Reader {
     /// What attempts are looked for by, the next time.
     look: Option<Look>,
     watched: BTreeSet<NetnsId>,
+    /// Increments that were not sent yet: of [`KEYS_MAX`] keys and one reading's.
+    unsent: BTreeMap<CountKey, u64>,
     readings_out: SyncSender<Reading>,
     ready: Arc<Notify>,
 }
@@ -191,6 +220,11 @@ impl Reader {
         loop {
             match orders.recv_timeout(due.since(clock::now())) {
                 Ok(Order::LookFor(look)) => self.look = Some(look),
+                Ok(Order::MakeRoom) => {
+                    if let Err(error) = self.counters.make_room(clock::now()) {
+                        log::debug!("the kernel's table of counters cannot be emptied: {error}");
+                    }
+                }
                 Ok(order) => {
                     if let Order::Watch(netns) = order {
                         self.watched.insert(netns);
@@ -214,6 +248,7 @@ impl Reader {
     /// Reads every namespace and the counters; `false` when this thread is of no more use.
     fn read_all(&mut self) -> bool {
         let began = thread_time();
+        let mut read = Vec::new();
         for netns in self.watched.clone() {
             // Asking a kernel without ip_vs would load it.
             if !module::is_live() {
@@ -222,6 +257,9 @@ impl Reader {
             let visited = netns::within(netns, || netlink::read(netns));
             let lost = matches!(visited, Err(VisitError::NoReturn { .. }));
             let reading = reading(netns, visited);
+            if let Reading::Table(snapshot) = &reading {
+                read.push(Arc::clone(snapshot));
+            }
             if matches!(reading, Reading::Gone(_)) {
                 self.watched.remove(&netns);
             }
@@ -231,10 +269,13 @@ impl Reader {
             }
         }
         let at = clock::now();
-        match self.counters.counts() {
-            Ok(counts) => self.send(Reading::Counts { at, counts }),
+        match self.counters.increments(at) {
+            Ok(increments) => self.send_increments(at, increments),
             Err(error) => log::debug!("the kernel's counters cannot be read: {error}"),
         }
+        let listings = Listings::new(read, &self.watched);
+        let presence = |owner: &Owner| listings.presence(owner);
+        self.counters.settle(at, &presence, &listings.to_plant());
         if let Some(look) = self.look.take() {
             match self.counters.attempts(at - look.window) {
                 Ok(attempts) => self.send(Reading::Attempts { attempts, look }),
@@ -243,6 +284,26 @@ impl Reader {
         }
         self.pace.took(thread_time().saturating_sub(began));
         true
+    }
+
+    /// Sends what was counted; without room in the channel it is sent with the next increments.
+    fn send_increments(&mut self, at: MonoNs, more: Vec<(CountKey, u64)>) {
+        if self.unsent.len() > KEYS_MAX {
+            log::warn!("increments of counters were not read; draining and skew miss them");
+            self.unsent.clear();
+        }
+        for (key, more) in more {
+            let unsent = self.unsent.entry(key).or_default();
+            *unsent = unsent.saturating_add(more);
+        }
+        let increments = self.unsent.iter().map(|(key, more)| (*key, *more));
+        let reading = Reading::Counts {
+            at,
+            increments: increments.collect(),
+        };
+        if self.readings_out.try_send(reading).is_ok() {
+            self.unsent.clear();
+        }
     }
 
     /// Full: no reading was taken for as long as every namespace took. The next one is newer.

@@ -93,7 +93,10 @@ fn parse_set(value: &str) -> Result<Set> {
         "ways" => Ok(Set::Ways),
         "systemd" => Ok(Set::Systemd),
         "rights" => Ok(Set::Rights),
-        other => bail!("unknown lab.set `{other}`; known are all, core, ways, systemd, rights"),
+        "long" => Ok(Set::Long),
+        other => {
+            bail!("unknown lab.set `{other}`; known are all, core, ways, systemd, rights, long")
+        }
     }
 }
 

@@ -43,6 +43,8 @@ const MOUNTS: [(&str, &str); 10] = [
 const SCENARIO_LIMIT: Duration = Duration::from_secs(300);
 /// The matrix of rights may take this long; each of its cells has a limit of its own.
 const RIGHTS_LIMIT: Duration = Duration::from_hours(4);
+/// A scenario of many minutes may take this long.
+const LONG_SCENARIO_LIMIT: Duration = Duration::from_mins(25);
 /// The demo may take this long.
 const DEMO_LIMIT: Duration = Duration::from_secs(240);
 /// People may look at Prometheus for a day; the host ends it when it has seen enough.
@@ -187,6 +189,8 @@ fn run_scenarios(request: &Request, release: &str) -> Result<()> {
 fn play(name: &str) -> (Outcome, String) {
     let limit = if Set::Rights.names().contains(&name) {
         RIGHTS_LIMIT
+    } else if Set::Long.names().contains(&name) {
+        LONG_SCENARIO_LIMIT
     } else {
         SCENARIO_LIMIT
     };

@@ -84,6 +84,14 @@ impl Lab {
         traffic::run(Some(self.client_netns), plan)
     }
 
+    /// Plays `plans` from the client, one after the other.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_all(&self, plans: &[Plan]) -> Result<Report> {
+        traffic::run_all(Some(self.client_netns), plans)
+    }
+
     /// As [`Self::run`]; every connection must be answered.
     ///
     /// # Errors

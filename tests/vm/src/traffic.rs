@@ -65,6 +65,20 @@ pub fn run(netns: Option<&str>, plan: &Plan) -> Result<Report> {
     netns::within(netns, || Ok(play(plan, &AtomicBool::new(false))))
 }
 
+/// Plays one plan after the other, as [`run`].
+///
+/// # Errors
+/// As [`run`].
+pub fn run_all(netns: Option<&str>, plans: &[Plan]) -> Result<Report> {
+    netns::within(netns, || {
+        let stop = AtomicBool::new(false);
+        let reports = plans.iter().map(|plan| play(plan, &stop));
+        Ok(Report {
+            connections: reports.flat_map(|report| report.connections).collect(),
+        })
+    })
+}
+
 /// A plan that is played while the caller does something else.
 #[derive(Debug)]
 pub struct Background {

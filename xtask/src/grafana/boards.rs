@@ -711,12 +711,12 @@ const NODE: Board = Board {
                 },
                 Panel {
                     title: "Series left out",
-                    description: "By the cap of each family. Should be 0.",
+                    description: "Label sets without series of their own now; what they count is in the series with address other.",
                     kind: Kind::Lines,
                     unit: "short",
                     width: THIRD,
                     queries: &[always(
-                        "sum by (family) (increase(ipvs_lens_series_dropped_total{<agent>}[$__rate_interval]))",
+                        "sum by (family) (ipvs_lens_series_dropped{<agent>})",
                         "{{family}}",
                     )],
                 },

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use agent_common::count::CountKey;
 use agent_core::doctor::facts::Netns;
 use agent_core::doctor::rules::{RULES, Rule};
 
@@ -15,6 +14,7 @@ use super::names;
 use super::sample::{Page, Part, Sample};
 use crate::doctor::live::{FactSource, Live};
 use crate::event::NetnsId;
+use crate::ledger::Count;
 use crate::status::SharedStatus;
 
 /// Parameters of `net.ipv4.vs` that decide what the rules judge; those a kernel lacks are left out.
@@ -62,7 +62,7 @@ impl Part for Hazards {
     }
 
     /// Reads the parameters without holding the lock that a scrape waits for.
-    fn counted(&self, counts: &[(CountKey, u64)]) {
+    fn counted(&self, counts: &[Count]) {
         let (mut facts, reading) = self.state().begin_reading();
         self.source.refresh_sysctls(&mut facts);
         let mut state = self.state();

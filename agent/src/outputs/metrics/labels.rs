@@ -47,3 +47,35 @@ pub fn and(mut labels: Labels, name: &'static str, value: &str) -> Labels {
     labels.push((name, value.to_owned()));
     labels
 }
+
+/// Stands for the address in series of everything that has none of its own.
+pub const OTHER: &str = "other";
+
+/// The same in series of what ended series had reached.
+pub const ENDED: &str = "ended";
+
+/// Labels of a series of what ended series had reached, the last of them at `until` (Unix seconds).
+///
+/// Its number never rises: with a higher one it is another series, in which a scraper sees no
+/// increase.
+pub fn until(labels: Labels, until: u64) -> Labels {
+    and(labels, "until", &until.to_string())
+}
+
+/// Labels of a service that stands for others.
+pub fn service_standing_for(address: &str) -> Labels {
+    vec![
+        ("proto", String::new()),
+        ("local_address", address.to_owned()),
+        ("local_port", String::new()),
+        ("local_mark", String::new()),
+    ]
+}
+
+/// Labels of a real server that stands for others, of all services.
+pub fn real_server_standing_for(address: &str) -> Labels {
+    let mut labels = service_standing_for(address);
+    labels.push(("remote_address", address.to_owned()));
+    labels.push(("remote_port", String::new()));
+    labels
+}

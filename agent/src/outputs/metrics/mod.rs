@@ -3,6 +3,8 @@
 //! Counters that alerts rest on come from the kernel through a [`CountSource`]; events add only
 //! the delay histogram and the exemplars, which name a client.
 
+#[cfg(test)]
+mod conservation;
 mod encode;
 mod families;
 pub mod form;
@@ -21,10 +23,8 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent_common::count::CountKey;
-use agent_common::node::NodeCountKey;
 use agent_common::stat::Stat;
 use agent_common::verdict::{DropCause, Outcome};
 use agent_core::loss::Loss;
@@ -33,20 +33,22 @@ use thiserror::Error;
 
 pub use families::{SERIES_MAX, SERVICES_MAX};
 
-use crate::clock::WallAnchor;
+use crate::clock::{MonoNs, WallAnchor};
 use crate::correlate::Counters;
 use crate::decode::{Malformed, Reason};
 use crate::event::{NetnsId, Service};
 use crate::finding::{
     Attempt, Client, ConnectDelayed, Finding, StaleConnection, StaleOutcome, WeightedServer,
 };
+use crate::ledger::Counts;
+use crate::ledger::node::NodeCounts;
 pub use crate::source::counts::{CountSource, SkippedRuns, SourceError};
 use crate::status::{ProbeState, ProbeStatus};
-use families::{Families, StaleKey};
+use families::{Families, RECENT, Shelves, StaleKey};
 use form::Form;
 use histogram::Histogram;
 use labels::Labels;
-use node::NodeFamilies;
+use node::{NodeFamilies, NodeShelves};
 use sample::{Example, Page, Part, Sample, Samples};
 
 /// Upper bounds of the delay histogram, in seconds.
@@ -56,6 +58,11 @@ use sample::{Example, Page, Part, Sample, Samples};
 /// 2.8 to 4, 6.5 to 9, 14.5 to 20. Below lie delays that no lost SYN of Linux explains.
 pub const DELAY_BUCKETS_SECONDS: [f64; 11] =
     [0.1, 0.25, 0.5, 0.9, 1.5, 2.8, 4.0, 6.5, 9.0, 14.5, 20.0];
+
+/// Histograms of one family with services of their own, of 14 series each.
+///
+/// Only services whose clients were hurt have any.
+pub const HISTOGRAMS_MAX: usize = 100;
 
 /// Losses of one part of the agent, counted from its start; readable from any thread.
 pub trait LossSource: Send + Sync {
@@ -109,15 +116,16 @@ struct Live {
     malformed: BTreeMap<Reason, u64>,
     correlator: Counters,
     loss_sources: Vec<Arc<dyn LossSource>>,
-    delays: BTreeMap<(Service, DropCause), Histogram>,
-    delays_refused: usize,
-    outcomes: BTreeMap<(Service, Outcome), Histogram>,
-    outcomes_refused: usize,
+    /// Without a service: of those that have no histogram of their own.
+    delays: BTreeMap<(Option<Service>, DropCause), Histogram>,
+    outcomes: BTreeMap<(Option<Service>, Outcome), Histogram>,
+    /// When services without a histogram of their own were last delayed by each cause.
+    delays_hidden: BTreeMap<DropCause, MonoNs>,
+    /// The same of outcomes.
+    outcomes_hidden: BTreeMap<Outcome, MonoNs>,
     examples: BTreeMap<StaleKey, Example>,
     /// Counts under keys that could not be read, at the last exposition.
     count_keys_malformed: u64,
-    /// Most label sets each capped family has refused in one scrape.
-    refused_most: BTreeMap<&'static str, u64>,
 }
 
 /// All metrics of the agent; share it in an [`Arc`].
@@ -125,6 +133,14 @@ pub struct Metrics {
     build: BuildInfo,
     live: Mutex<Live>,
     parts: Mutex<Vec<Arc<dyn Part>>>,
+    shelves: Mutex<AllShelves>,
+}
+
+/// What the last scrape showed.
+#[derive(Debug, Default)]
+struct AllShelves {
+    services: Shelves,
+    node: NodeShelves,
 }
 
 impl Metrics {
@@ -135,6 +151,7 @@ impl Metrics {
             build,
             live: Mutex::default(),
             parts: Mutex::default(),
+            shelves: Mutex::default(),
         }
     }
 
@@ -200,8 +217,12 @@ impl Metrics {
 
     fn page(&self) -> Result<Page, RenderError> {
         let kernel = self.read(Kernel::read)?;
-        let families = Families::of(&kernel.counts);
-        let node = NodeFamilies::of(&kernel.node_counts);
+        // One scrape after the other: each shows what has changed since the last one.
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = unix_seconds(kernel.counts.at);
+        let families = Families::of(&kernel.counts, &shelves.services);
+        let node = NodeFamilies::of(&kernel.node_counts, &shelves.node);
+        let views = families.show(at, &mut shelves.services);
         // A copy: whoever observes never waits for a scrape to be written.
         let live = {
             let mut live = self.live();
@@ -210,18 +231,19 @@ impl Metrics {
         };
         let parts = self.parts();
         for part in &parts {
-            part.counted(&kernel.counts);
+            part.counted(&kernel.counts.all);
         }
         let mut netns = page::netns(&families, &live);
         netns.extend(parts.iter().flat_map(|part| part.netns()));
         let mut page = Page::new(netns.len() > 1);
-        page::show(&mut page, self.build, &kernel, &families, &live);
-        node.show(&mut page);
+        page::show(&mut page, self.build, &kernel, &families, &views, &live);
+        node.show(&mut page, at, &mut shelves.node);
+        drop(shelves);
         for part in parts {
             part.show(&mut page);
         }
-        let refused = self.live().refused(&page);
-        page.put(names::SERIES_DROPPED, refused);
+        let hidden = hidden(&page);
+        page.put(names::SERIES_DROPPED, hidden);
         Ok(page)
     }
 
@@ -232,7 +254,7 @@ impl Metrics {
     pub fn count(&self) -> Result<(), RenderError> {
         let kernel = self.read(Kernel::read)?;
         for part in self.parts() {
-            part.counted(&kernel.counts);
+            part.counted(&kernel.counts.all);
         }
         Ok(())
     }
@@ -273,11 +295,28 @@ impl Metrics {
     }
 }
 
+/// Label sets each family hides in this scrape.
+fn hidden(page: &Page) -> Samples {
+    let hidden = page.refused().map(|(family, count)| {
+        #[expect(clippy::cast_precision_loss, reason = "label sets, far below 2^52")]
+        let count = Sample::Gauge(count as f64);
+        (vec![("family", family.to_owned())], count)
+    });
+    hidden.collect()
+}
+
+fn unix_seconds(at: MonoNs) -> u64 {
+    let since = crate::clock::wall_anchor()
+        .wall(at)
+        .duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
 /// What one scrape read from the kernel.
 #[derive(Default)]
 struct Kernel {
-    counts: Vec<(CountKey, u64)>,
-    node_counts: Vec<(NodeCountKey, u64)>,
+    counts: Counts,
+    node_counts: NodeCounts,
     stats: Vec<(Stat, u64)>,
     skipped_runs: SkippedRuns,
 }
@@ -293,8 +332,8 @@ impl Kernel {
 
     fn read_without_counts(source: &dyn CountSource) -> Result<Self, SourceError> {
         Ok(Self {
-            counts: Vec::new(),
-            node_counts: Vec::new(),
+            counts: Counts::default(),
+            node_counts: NodeCounts::default(),
             stats: source.stats()?,
             skipped_runs: source.skipped_runs(),
         })
@@ -322,11 +361,10 @@ impl Live {
             server,
             ..
         } = found.attempt;
-        let key = (
-            service,
-            server.map(|server| server.real_server),
-            found.cause,
-        );
+        let Some(weighted) = server else {
+            return;
+        };
+        let key = (service, weighted.real_server, found.cause);
         if self.examples.len() < SERIES_MAX || self.examples.contains_key(&key) {
             self.examples.insert(key, example(&client, server, at));
         }
@@ -342,10 +380,9 @@ impl Live {
         if !service.is_known() {
             service.netns = NetnsId::default();
         }
-        let key = (service, found.cause);
-        if self.delays.len() >= SERIES_MAX && !self.delays.contains_key(&key) {
-            self.delays_refused += 1;
-            return;
+        let key = histogram_of(&self.delays, service, found.cause);
+        if key.0.is_none() {
+            self.delays_hidden.insert(found.cause, found.at);
         }
         let delays = self.delays.entry(key).or_insert_with(no_delays);
         delays.observe(
@@ -355,28 +392,13 @@ impl Live {
     }
 
     fn ended(&mut self, found: &StaleOutcome, at: SystemTime) {
-        let key = (found.service, found.outcome);
-        if self.outcomes.len() >= SERIES_MAX && !self.outcomes.contains_key(&key) {
-            self.outcomes_refused += 1;
-            return;
+        let key = histogram_of(&self.outcomes, found.service, found.outcome);
+        if key.0.is_none() {
+            self.outcomes_hidden.insert(found.outcome, found.at);
         }
         let times = self.outcomes.entry(key).or_insert_with(no_delays);
         let example = example(&found.client, found.server, at);
         times.observe(found.lasted.as_secs_f64(), Some(example));
-    }
-
-    /// What capped families have refused, the most of any scrape: a counter does not fall.
-    fn refused(&mut self, page: &Page) -> Samples {
-        for (family, now) in page.refused() {
-            let most = self.refused_most.entry(family).or_default();
-            *most = now.max(*most);
-        }
-        let most = self.refused_most.iter();
-        most.map(|(family, count)| {
-            let labels = vec![("family", (*family).to_owned())];
-            (labels, Sample::Counter(*count, None))
-        })
-        .collect()
     }
 
     fn losses(&self, kernel: &Kernel) -> Vec<(&'static str, u64)> {
@@ -423,6 +445,26 @@ impl Live {
                 f64::from(u8::from(probe.state == ProbeState::Active)),
             )
         })
+    }
+}
+
+/// Label sets that were hidden in a shared histogram within the last [`RECENT`].
+fn hidden_recently<S>(hidden: &BTreeMap<S, MonoNs>, now: MonoNs) -> usize {
+    let recent = hidden.values().filter(|at| now.since(**at) <= RECENT);
+    recent.count()
+}
+
+/// The key of a service's own histogram; without room for another one, that of all others.
+fn histogram_of<S: Ord + Copy>(
+    histograms: &BTreeMap<(Option<Service>, S), Histogram>,
+    service: Service,
+    row: S,
+) -> (Option<Service>, S) {
+    let own = (Some(service), row);
+    if histograms.len() < HISTOGRAMS_MAX || histograms.contains_key(&own) {
+        own
+    } else {
+        (None, row)
     }
 }
 

@@ -450,10 +450,10 @@ pub const WEB_CONFIG_LOADED: Metric = Metric {
 
 /// Label sets refused.
 pub const SERIES_DROPPED: Metric = Metric {
-    name: "ipvs_lens_series_dropped_total",
-    kind: Kind::Counter,
+    name: "ipvs_lens_series_dropped",
+    kind: Kind::Gauge,
     labels: &["family"],
-    help: "Most label sets a family's cap has refused in one scrape; for the histogram, delays refused.",
+    help: "Label sets without series of their own in this scrape; what they counted is in the family's series with address other.",
 };
 
 /// Parameters of IPVS.
@@ -547,7 +547,9 @@ const fn lost_in_kernel(stat: Stat) -> &'static str {
         Stat::HeaderNotLinear => {
             "An attempt: its TCP header was not in the packet's linear part. Counters miss it."
         }
-        Stat::CountsFull => "A count: the kernel's table of counters is full. Counters miss it.",
+        Stat::CountsFull => {
+            "The names of a count: the kernel's table of counters was full. Counted as `other`."
+        }
         Stat::PendingFull => {
             "An attempt: too many SYNs between lookup and verdict. Counters miss it."
         }

@@ -5,15 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use agent_common::node::{NodeCountKey, NodeEvent};
+use agent_common::node::NodeEvent;
 use agent_common::verdict::DropCause;
 
-use super::families::keep;
-use super::labels::Labels;
+use super::families::{Family, Rank, SERIES_MAX_OF_MANY, choose, on};
+use super::labels::{ENDED, Labels, OTHER, and, until};
 use super::names;
 use super::sample::{Page, Sample, Samples};
 use crate::decode;
 use crate::event::{NetnsId, Proto};
+use crate::ledger::node::NodeCounts;
+use crate::ledger::shelf::{Reading, Shelf, View};
 
 /// The packet a listener refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,23 +35,36 @@ impl Packet {
     }
 }
 
-/// A listener, why it refused, and what.
-pub type ListenKey = (NetnsId, SocketAddr, DropCause, Packet);
+/// A listener or a destination in its namespace.
+pub type Place = (NetnsId, SocketAddr);
+
+/// Why a listener refused, and what.
+pub type Refusal = (DropCause, Packet);
+
+/// Every reason of a listener.
+const REFUSALS: [Refusal; 3] = [
+    (DropCause::AcceptQueueFull, Packet::Syn),
+    (DropCause::AcceptQueueFull, Packet::Ack),
+    (DropCause::SynQueueFull, Packet::Syn),
+];
+
+/// What was shown at the last scrape.
+#[derive(Debug, Default)]
+pub struct NodeShelves {
+    listen_drops: Shelf<Place, Refusal>,
+    connect_failures: Shelf<Place, ()>,
+}
 
 /// Families made of the counters about the node.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct NodeFamilies {
-    /// Packets listeners refused, at most [`super::SERIES_MAX`].
-    pub listen_drops: BTreeMap<ListenKey, u64>,
-    /// Label sets of `listen_drops` the cap refused.
-    pub listen_drops_refused: usize,
-    /// Connects that failed for want of a source port, by destination; at most
-    /// [`super::SERIES_MAX`].
-    pub connect_failures: BTreeMap<(NetnsId, SocketAddr), u64>,
-    /// Label sets of `connect_failures` the cap refused.
-    pub connect_failures_refused: usize,
+    reading: u64,
+    /// Packets listeners refused.
+    listen_drops: Family<Place, Refusal>,
+    /// Connects that failed for want of a source port, by destination.
+    connect_failures: Family<Place, ()>,
     /// Signs of packets too big for their way.
-    pub path_mtu: BTreeMap<NodeEvent, u64>,
+    path_mtu: BTreeMap<NodeEvent, u64>,
     /// Counts under keys that make no sense.
     pub malformed: u64,
 }
@@ -62,109 +77,185 @@ const PATH_MTU_EVENTS: [NodeEvent; 3] = [
 ];
 
 impl NodeFamilies {
-    /// Arranges what the kernel counted.
+    /// Arranges what the kernel counted; what `shelves` show already is preferred to its equals.
     #[must_use]
-    pub fn of(counts: &[(NodeCountKey, u64)]) -> Self {
-        let mut families = Self {
-            path_mtu: PATH_MTU_EVENTS.map(|event| (event, 0)).into(),
-            ..Self::default()
+    pub fn of(counts: &NodeCounts, shelves: &NodeShelves) -> Self {
+        let decoded = counts.all.iter();
+        let decoded: Vec<_> = decoded
+            .map(|count| (decode::node_count(&count.key).ok(), count))
+            .collect();
+        let places = |is: fn(NodeEvent) -> bool, shown: &dyn Fn(&Place) -> bool| {
+            let of_event = decoded.iter().filter_map(|(key, count)| {
+                let key = key.filter(|key| is(key.event))?;
+                Some(((key.netns, key.at?), *count))
+            });
+            let mut ranks: BTreeMap<Place, Rank<Place>> = BTreeMap::new();
+            for (place, count) in of_event {
+                let rank = ranks.entry(place).or_insert_with(|| Rank {
+                    group: place,
+                    class: 1,
+                    shown: shown(&place),
+                    count: 0,
+                    born: count.born,
+                });
+                rank.count = rank.count.saturating_add(count.total);
+                rank.born = rank.born.min(count.born);
+            }
+            let ranks = ranks.into_values().collect();
+            choose(ranks, SERIES_MAX_OF_MANY, SERIES_MAX_OF_MANY)
         };
-        for (key, count) in counts {
-            if families.add(key, *count).is_none() {
-                families.malformed += count;
+        let listeners = places(|it| refusal(it).is_some(), &|it| {
+            shelves.listen_drops.shows(it)
+        });
+        let is_connect = |it| it == NodeEvent::SourcePortsExhausted;
+        let destinations = places(is_connect, &|it| shelves.connect_failures.shows(it));
+        let mut families = Self {
+            reading: counts.reading,
+            listen_drops: Family::of(&listeners.0, listeners.1),
+            connect_failures: Family::of(&destinations.0, destinations.1),
+            path_mtu: PATH_MTU_EVENTS.map(|event| (event, 0)).into(),
+            malformed: 0,
+        };
+        for (key, count) in decoded {
+            match key {
+                Some(key) => families.add(&key, count.total),
+                None => families.malformed += count.total,
             }
         }
-        families.listen_drops_refused = keep(&mut families.listen_drops, |_, n| (n, 0));
-        families.connect_failures_refused = keep(&mut families.connect_failures, |_, n| (n, 0));
         families
     }
 
-    fn add(&mut self, key: &NodeCountKey, count: u64) -> Option<()> {
-        let key = decode::node_count(key).ok()?;
-        let (cause, packet) = match key.event {
-            NodeEvent::AcceptQueueFull => (DropCause::AcceptQueueFull, Packet::Syn),
-            NodeEvent::HandshakeRefused => (DropCause::AcceptQueueFull, Packet::Ack),
-            NodeEvent::SynQueueFull => (DropCause::SynQueueFull, Packet::Syn),
-            NodeEvent::SourcePortsExhausted => {
-                let destination = (key.netns, key.at?);
-                *self.connect_failures.entry(destination).or_default() += count;
-                return Some(());
-            }
-            event @ (NodeEvent::FragNeededSent
-            | NodeEvent::FragNeededReceived
-            | NodeEvent::BlackHoleSuspected) => {
-                *self.path_mtu.entry(event).or_default() += count;
-                return Some(());
-            }
+    fn add(&mut self, key: &decode::NodeCount, count: u64) {
+        let place = key.at.map(|at| (key.netns, at));
+        if let Some(refusal) = refusal(key.event) {
+            self.listen_drops.add(place, refusal, count);
+        } else if key.event == NodeEvent::SourcePortsExhausted {
+            self.connect_failures.add(place, (), count);
+        } else {
+            *self.path_mtu.entry(key.event).or_default() += count;
+        }
+    }
+
+    /// Puts its families onto the page, as a scrape at `at` (Unix seconds) after what `shelves`
+    /// showed before.
+    pub fn show(&self, page: &mut Page, at: u64, shelves: &mut NodeShelves) {
+        let reading = Reading {
+            number: self.reading,
+            at,
         };
-        let listener = (key.netns, key.at?, cause, packet);
-        *self.listen_drops.entry(listener).or_default() += count;
-        Some(())
+        let listen = on(
+            &mut shelves.listen_drops,
+            reading,
+            &REFUSALS,
+            &self.listen_drops,
+        );
+        let with_netns = several(listen.rows.iter().map(|row| row.0.0));
+        let label = |labels, (cause, packet): &Refusal| {
+            let labels = and(labels, "cause", cause.as_str());
+            and(labels, "packet", packet.as_str())
+        };
+        let samples = samples(&listen, &|place| listener(place, with_netns), &label);
+        page.put(names::LISTEN_DROPS, samples);
+        page.refuse(
+            names::LISTEN_DROPS,
+            self.listen_drops.hidden * REFUSALS.len(),
+        );
+        let connects = on(
+            &mut shelves.connect_failures,
+            reading,
+            &[()],
+            &self.connect_failures,
+        );
+        let with_netns = several(connects.rows.iter().map(|row| row.0.0));
+        let label =
+            |labels, (): &()| and(labels, "cause", NodeEvent::SourcePortsExhausted.as_str());
+        let samples = self::samples(&connects, &|place| destination(place, with_netns), &label);
+        page.put(names::CONNECT_FAILURES, samples);
+        page.refuse(names::CONNECT_FAILURES, self.connect_failures.hidden);
+        let path_mtu = self.path_mtu.iter().map(|(event, count)| {
+            let labels = vec![("event", event.as_str().to_owned())];
+            (labels, Sample::Counter(*count, None))
+        });
+        page.put(names::PATH_MTU, path_mtu.collect());
+    }
+}
+
+/// Why a listener refused, if it did.
+const fn refusal(event: NodeEvent) -> Option<Refusal> {
+    match event {
+        NodeEvent::AcceptQueueFull => Some((DropCause::AcceptQueueFull, Packet::Syn)),
+        NodeEvent::HandshakeRefused => Some((DropCause::AcceptQueueFull, Packet::Ack)),
+        NodeEvent::SynQueueFull => Some((DropCause::SynQueueFull, Packet::Syn)),
+        NodeEvent::SourcePortsExhausted
+        | NodeEvent::FragNeededSent
+        | NodeEvent::FragNeededReceived
+        | NodeEvent::BlackHoleSuspected => None,
+    }
+}
+
+/// Who a series is about: somebody with a name, or those that have none.
+enum About<'a> {
+    Place(&'a Place),
+    Others(&'static str),
+}
+
+impl About<'_> {
+    fn address_and_port(&self) -> (String, String) {
+        match self {
+            Self::Place((_, at)) => (at.ip().to_string(), at.port().to_string()),
+            Self::Others(address) => ((*address).to_owned(), String::new()),
+        }
     }
 
-    /// Puts its families onto the page.
-    pub fn show(&self, page: &mut Page) {
-        page.put(names::LISTEN_DROPS, counters(self.listen_rows()));
-        page.refuse(names::LISTEN_DROPS, self.listen_drops_refused);
-        page.put(names::CONNECT_FAILURES, counters(self.connect_rows()));
-        page.refuse(names::CONNECT_FAILURES, self.connect_failures_refused);
-        page.put(names::PATH_MTU, counters(self.path_mtu_rows()));
+    fn netns(&self, mut labels: Labels, with_netns: bool) -> Labels {
+        if let (Self::Place((netns, _)), true) = (self, with_netns) {
+            labels.push(("netns", netns.to_string()));
+        }
+        labels
     }
+}
 
-    /// Labels and values of `listen_drops`; the namespace is named where there is more than one.
-    fn listen_rows(&self) -> impl Iterator<Item = (Labels, u64)> {
-        let with_netns = several(self.listen_drops.keys().map(|key| key.0));
-        self.listen_drops.iter().map(move |(key, count)| {
-            let (netns, listener, cause, packet) = key;
-            let mut labels = vec![
-                ("local_address", listener.ip().to_string()),
-                ("local_port", listener.port().to_string()),
-            ];
-            if with_netns {
-                labels.push(("netns", netns.to_string()));
-            }
-            labels.push(("cause", cause.as_str().to_owned()));
-            labels.push(("packet", packet.as_str().to_owned()));
-            (labels, *count)
-        })
-    }
+fn listener(of: &About<'_>, with_netns: bool) -> Labels {
+    let (address, port) = of.address_and_port();
+    let labels = vec![("local_address", address), ("local_port", port)];
+    of.netns(labels, with_netns)
+}
 
-    /// Labels and values of `connect_failures`; the namespace as in [`Self::listen_rows`].
-    fn connect_rows(&self) -> impl Iterator<Item = (Labels, u64)> {
-        let with_netns = several(self.connect_failures.keys().map(|key| key.0));
-        self.connect_failures.iter().map(move |(key, count)| {
-            let (netns, destination) = key;
-            let mut labels = vec![
-                ("proto", Proto::Tcp.as_str().to_owned()),
-                ("remote_address", destination.ip().to_string()),
-                ("remote_port", destination.port().to_string()),
-            ];
-            if with_netns {
-                labels.push(("netns", netns.to_string()));
-            }
-            let cause = NodeEvent::SourcePortsExhausted.as_str();
-            labels.push(("cause", cause.to_owned()));
-            (labels, *count)
-        })
-    }
+fn destination(of: &About<'_>, with_netns: bool) -> Labels {
+    let (address, port) = of.address_and_port();
+    let labels = vec![
+        ("proto", Proto::Tcp.as_str().to_owned()),
+        ("remote_address", address),
+        ("remote_port", port),
+    ];
+    of.netns(labels, with_netns)
+}
 
-    fn path_mtu_rows(&self) -> impl Iterator<Item = (Labels, u64)> {
-        let rows = self.path_mtu.iter();
-        rows.map(|(event, count)| (vec![("event", event.as_str().to_owned())], *count))
-    }
+fn samples<S>(
+    view: &View<Place, S>,
+    labels: &dyn Fn(&About<'_>) -> Labels,
+    with: &dyn Fn(Labels, &S) -> Labels,
+) -> Samples {
+    let row = |labels, row: &S, count: u64| (with(labels, row), Sample::Counter(count, None));
+    let named = view.rows.iter();
+    let named = named.map(|(place, of, count)| row(labels(&About::Place(place)), of, *count));
+    let other = view.other.iter();
+    let other = other.map(|(of, count)| row(labels(&About::Others(OTHER)), of, *count));
+    let ended = view.ended.iter().map(|(of, count)| {
+        let labels = until(labels(&About::Others(ENDED)), view.until);
+        row(labels, of, *count)
+    });
+    named.chain(other).chain(ended).collect()
 }
 
 fn several(namespaces: impl Iterator<Item = NetnsId>) -> bool {
     namespaces.collect::<BTreeSet<_>>().len() > 1
 }
 
-fn counters(rows: impl Iterator<Item = (Labels, u64)>) -> Samples {
-    rows.map(|(labels, count)| (labels, Sample::Counter(count, None)))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use agent_common::node::NodeCountKey;
+
     use super::*;
 
     fn key(netns: u32, event: NodeEvent) -> NodeCountKey {
@@ -179,14 +270,33 @@ mod tests {
         }
     }
 
-    fn rows(counts: &[(NodeCountKey, u64)]) -> Vec<String> {
-        let families = NodeFamilies::of(counts);
-        let row = |(labels, count): (Labels, u64)| {
+    fn all_rows(counts: &[(NodeCountKey, u64)]) -> (NodeFamilies, Vec<String>) {
+        let counts = NodeCounts {
+            reading: 1,
+            all: counts.iter().map(|count| (*count).into()).collect(),
+        };
+        let mut shelves = NodeShelves::default();
+        let families = NodeFamilies::of(&counts, &shelves);
+        let mut page = Page::new(true);
+        families.show(&mut page, 0, &mut shelves);
+        let row = |(labels, sample): &(Labels, Sample)| {
+            let Sample::Counter(count, _) = sample else {
+                panic!("{sample:?}")
+            };
             let words: Vec<_> = labels.iter().map(|(n, v)| format!("{n}={v}")).collect();
             format!("{} {count}", words.join(" "))
         };
-        let rows = families.listen_rows().chain(families.connect_rows());
-        rows.map(row).collect()
+        let rows = page.families().flat_map(|(_, samples)| samples).map(row);
+        let rows = rows.collect();
+        (families, rows)
+    }
+
+    /// Of listeners and destinations that have a series of their own and were counted for.
+    fn rows(counts: &[(NodeCountKey, u64)]) -> Vec<String> {
+        let (_, mut rows) = all_rows(counts);
+        rows.retain(|row| !row.contains("=other") && !row.contains("event="));
+        rows.retain(|row| !row.ends_with(" 0"));
+        rows
     }
 
     #[test]
@@ -201,9 +311,14 @@ mod tests {
     fn every_sign_of_a_small_way_starts_at_0() {
         let mut sent = key(0, NodeEvent::FragNeededSent);
         (sent.addr, sent.port, sent.family) = ([0; 16], 0, 0);
-        let families = NodeFamilies::of(&[(sent, 3)]);
-        let rows: Vec<_> = families.path_mtu_rows().map(|(_, count)| count).collect();
-        assert_eq!(rows, [3, 0, 0]);
+        let (_, mut rows) = all_rows(&[(sent, 3)]);
+        rows.retain(|row| row.starts_with("event="));
+        let expected = [
+            "event=frag_needed_sent 3",
+            "event=frag_needed_received 0",
+            "event=black_hole_suspected 0",
+        ];
+        assert_eq!(rows, expected);
     }
 
     #[test]
@@ -240,6 +355,6 @@ mod tests {
     fn what_cannot_be_is_counted_apart() {
         let mut odd = key(7, NodeEvent::SynQueueFull);
         odd.family = 5;
-        assert_eq!(NodeFamilies::of(&[(odd, 9)]).malformed, 9);
+        assert_eq!(all_rows(&[(odd, 9)]).0.malformed, 9);
     }
 }

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_common::count::CountKey;
-
 pub use super::histogram::Example;
 use super::histogram::Histogram;
 use super::labels::{self, Labels};
 use super::names::{self, Metric};
 use crate::event::{NetnsId, RealServer, Service};
+use crate::ledger::Count;
 
 /// One value.
 #[derive(Clone, Debug)]
@@ -34,7 +33,7 @@ pub trait Part: Send + Sync {
 
     /// Takes what the kernel has counted so far, before [`Self::show`] and when `/status` is
     /// asked for, on the same kind of thread.
-    fn counted(&self, _counts: &[(CountKey, u64)]) {}
+    fn counted(&self, _counts: &[Count]) {}
 
     /// Puts its families onto the page, at every scrape, on a thread that may block for as long
     /// as a few system calls take.

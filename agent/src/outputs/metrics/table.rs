@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::families::SERIES_MAX;
+use super::families::{SERIES_MAX_OF_MANY, SERVICES_MAX, SERVICES_MAX_OF_MANY};
 use super::labels::and;
 use super::names::{self, Metric};
 use super::sample::{Page, Part, Sample, Samples};
@@ -89,7 +89,12 @@ impl Shown {
 }
 
 /// Real servers of the family with two series each.
-const ROWS_MAX: usize = SERIES_MAX / 2;
+const ROWS_MAX: usize = 500;
+
+/// As many of `all` as have series of their own.
+const fn room(all: usize, few: usize, of_many: usize) -> usize {
+    if all <= few { few } else { of_many }
+}
 
 fn rows(tables: &Tables, which: RealServers) -> (Vec<Row>, usize) {
     let mut chosen: Vec<_> = tables
@@ -101,10 +106,11 @@ fn rows(tables: &Tables, which: RealServers) -> (Vec<Row>, usize) {
         })
         .map(|member| (Reverse(rank(&member)), row(&member)))
         .collect();
-    let refused = chosen.len().saturating_sub(ROWS_MAX);
+    let room = room(chosen.len(), ROWS_MAX, SERIES_MAX_OF_MANY);
+    let refused = chosen.len().saturating_sub(room);
     if refused > 0 {
         chosen.sort_by_key(|(rank, row)| (*rank, row.service, row.real_server));
-        chosen.truncate(ROWS_MAX);
+        chosen.truncate(room);
     }
     (chosen.into_iter().map(|(_, row)| row).collect(), refused)
 }
@@ -154,10 +160,11 @@ fn drains(
         Some((Reverse(rank(&member)), row))
     });
     let mut chosen: Vec<_> = draining.collect();
-    let refused = chosen.len().saturating_sub(SERIES_MAX);
+    let room = room(chosen.len(), ROWS_MAX, SERIES_MAX_OF_MANY);
+    let refused = chosen.len().saturating_sub(room);
     if refused > 0 {
         chosen.sort_by_key(|(rank, row)| (*rank, row.service, row.real_server));
-        chosen.truncate(SERIES_MAX);
+        chosen.truncate(room);
     }
     (chosen.into_iter().map(|(_, row)| row).collect(), refused)
 }
@@ -175,7 +182,8 @@ fn spreads(tables: &Tables) -> (Vec<SpreadRow>, usize) {
             by_reuse: spread.misplaced_by_reuse,
         })
         .collect();
-    let refused = chosen.len().saturating_sub(ROWS_MAX);
+    let room = room(chosen.len(), SERVICES_MAX, SERVICES_MAX_OF_MANY);
+    let refused = chosen.len().saturating_sub(room);
     if refused > 0 {
         let worst = |row: &SpreadRow| row.by_scheduler + row.by_reuse;
         chosen.sort_by(|a, b| {
@@ -183,7 +191,7 @@ fn spreads(tables: &Tables) -> (Vec<SpreadRow>, usize) {
             let most = reported(b).cmp(&reported(a));
             most.then(worst(b).total_cmp(&worst(a)))
         });
-        chosen.truncate(ROWS_MAX);
+        chosen.truncate(room);
     }
     (chosen, refused)
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-use agent_common::count::TALLY_ATTEMPT;
-use agent_common::key::ServiceKey;
+use agent_common::count::{CountKey, TALLY_ATTEMPT};
+use agent_common::key::{RealServerKey, ServiceKey};
 use agent_common::verdict::{Decision, DropCause, Lost, Outcome, StaleCause};
 use expect_test::expect_file;
 use names::Kind;
@@ -13,12 +13,14 @@ use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model as p
 use prost::Message;
 use proto::MetricFamily;
 
+use super::families::{SERIES_MAX_OF_MANY, SERVICES_MAX_OF_MANY};
 use super::*;
 use crate::clock::MonoNs;
 use crate::decode::wire;
 use crate::event::{
     AttemptDecided, FirstDrop, PacketEvent, Proto, RealServer, ServiceName, SynDropped, Verdict,
 };
+use crate::ledger::{Count, Ledger};
 use crate::outputs::http::Refused;
 use crate::testing::{sample_attempt, sample_service, sample_syn_drop};
 
@@ -26,8 +28,14 @@ use crate::testing::{sample_attempt, sample_service, sample_syn_drop};
 struct Fixed(Vec<(CountKey, u64)>);
 
 impl CountSource for Fixed {
-    fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError> {
-        Ok(self.0.clone())
+    fn counts(&self) -> Result<Counts, SourceError> {
+        let mut all = self.0.clone();
+        all.sort();
+        Ok(Counts {
+            reading: 1,
+            at: MonoNs(0),
+            all: all.into_iter().map(Count::from).collect(),
+        })
     }
 
     fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError> {
@@ -343,7 +351,7 @@ fn parts_add_families_namespaces_and_refusals() {
         for line in [
             "local_mark=\"\",netns=\"7\",decision=\"scheduled\"} 7\n",
             "local_mark=\"\",netns=\"4026531840\",decision=\"scheduled\"} 1\n",
-            "ipvs_lens_series_dropped_total{family=\"ipvs_lens_connections_total\"} 2\n",
+            "ipvs_lens_series_dropped{family=\"ipvs_lens_connections_total\"} 2.0\n",
         ] {
             assert!(text.contains(line), "{line} is missing in {text}");
         }
@@ -442,20 +450,105 @@ fn a_family_is_capped_with_the_most_abnormal_first() {
     counts.push(attempts(service, Some(&last), stale, 1));
     let metrics = with(counts);
     let text = metrics.text();
-    let rows = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
-    assert_eq!(rows("ipvs_lens_new_connections_total{"), SERIES_MAX);
-    assert_eq!(rows("ipvs_lens_stale_connections_total{"), SERIES_MAX);
+    let rows = |name: &str| {
+        let named = |line: &&str| line.starts_with(name) && !line.contains("=\"other\"");
+        text.lines().filter(named).count()
+    };
+    let shown = SERIES_MAX_OF_MANY;
+    assert_eq!(rows("ipvs_lens_new_connections_total{"), shown);
+    assert_eq!(rows("ipvs_lens_stale_connections_total{"), 2 * shown);
     let (address, _) = last.split_once(':').unwrap();
     let first = format!("remote_address=\"{address}\",remote_port=\"80\"}} 1\n");
     assert!(text.contains(&first), "the stale one must be kept");
-    let family = |name: &str, n: usize| {
-        text.contains(&format!(
-            "ipvs_lens_series_dropped_total{{family=\"{name}\"}} {n}\n"
-        ))
+    let hidden = SERIES_MAX + extra + 1 - shown;
+    for (family, sets) in [("new", 1), ("stale", 2)] {
+        let line = format!(
+            "ipvs_lens_series_dropped{{family=\"ipvs_lens_{family}_connections_total\"}} {}.0\n",
+            sets * hidden
+        );
+        assert!(text.contains(&line), "{line} is missing");
+    }
+    // What the others were given is there all the same.
+    let sent = (SERIES_MAX + extra) as u64 * 100 + 1;
+    assert_eq!(sum(&text, "ipvs_lens_new_connections_total{"), sent);
+    assert_eq!(sum(&text, "ipvs_lens_stale_connections_total{"), 1);
+    assert_eq!(sum(&text, "ipvs_lens_connections_total{"), sent);
+}
+
+/// The sum of a family of counters.
+fn sum(text: &str, family: &str) -> u64 {
+    let rows = text.lines().filter(|line| line.starts_with(family));
+    let value = |line: &str| {
+        let line = line.split_once(" # ").map_or(line, |(line, _)| line);
+        line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()
     };
-    assert!(family("ipvs_lens_new_connections_total", extra + 1));
-    let stale_refused = 2 * (SERIES_MAX + extra + 1) - SERIES_MAX;
-    assert!(family("ipvs_lens_stale_connections_total", stale_refused));
+    rows.map(value).sum()
+}
+
+#[test]
+fn what_has_no_key_of_its_own_is_in_the_sum_of_every_family() {
+    let (mut of_kernel, count) = attempts(
+        sample_service(),
+        None,
+        Verdict::ReusedStale(StaleCause::PortReuse),
+        30,
+    );
+    of_kernel.service = ServiceKey::REST;
+    let (mut folded, more) = attempts(sample_service(), None, Verdict::Scheduled, 7);
+    folded.real_server = RealServerKey::REST;
+    let text = with(vec![(of_kernel, count), (folded, more)]).text();
+    assert_eq!(sum(&text, "ipvs_lens_connections_total{"), 37);
+    assert_eq!(sum(&text, "ipvs_lens_new_connections_total{"), 37);
+    assert_eq!(sum(&text, "ipvs_lens_stale_connections_total{"), 30);
+    let of_service = "local_mark=\"\",decision=\"scheduled\"} 7\n";
+    assert!(text.contains(of_service), "its service has kept it");
+    let other = "local_address=\"other\",local_port=\"\",local_mark=\"\",\
+        remote_address=\"other\",remote_port=\"\",cause=\"port_reuse\"} 30\n";
+    assert!(text.contains(other), "{other} is missing in {text}");
+}
+
+/// A source whose counts a test changes.
+#[derive(Default)]
+struct Changing(Mutex<Ledger>);
+
+impl CountSource for Changing {
+    fn counts(&self) -> Result<Counts, SourceError> {
+        Ok(self.0.lock().unwrap().counts(MonoNs(0)))
+    }
+
+    fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn a_real_server_that_is_removed_ends_and_one_that_returns_starts_again() {
+    let source = Arc::new(Changing::default());
+    let metrics = Metrics::new(BUILD);
+    metrics.set_source(Some(Arc::clone(&source) as _));
+    let (key, _) = attempts(sample_service(), Some(SERVERS[0]), Verdict::Scheduled, 1);
+    let add = |more| source.0.lock().unwrap().add(MonoNs(0), key, more);
+    let family = "ipvs_lens_new_connections_total{";
+    add(5);
+    assert_eq!(sum(&metrics.text(), family), 5);
+    source
+        .0
+        .lock()
+        .unwrap()
+        .fold(&[(key.service, key.real_server)]);
+    let text = metrics.text();
+    assert_eq!(sum(&text, family), 5);
+    assert!(!text.contains("10.1.1.2"), "it must have ended: {text}");
+    let ended = text.lines().find(|line| line.contains("\"ended\""));
+    assert!(ended.is_some_and(|line| line.ends_with("} 5")), "{ended:?}");
+    add(2);
+    let text = metrics.text();
+    assert_eq!(sum(&text, family), 7);
+    let again = "remote_address=\"10.1.1.2\",remote_port=\"8080\"} 2\n";
+    assert!(text.contains(again), "{again} is missing in {text}");
+    // Its service has never stopped.
+    assert_eq!(sum(&text, "ipvs_lens_connections_total{"), 7);
+    assert!(text.contains("decision=\"scheduled\"} 7\n"));
 }
 
 #[test]
@@ -480,7 +573,7 @@ fn services_are_capped_with_the_most_abnormal_first() {
     let text = with(counts).text();
     let kept = "local_port=\"9000\",local_mark=\"\",decision=\"dropped\"} 1\n";
     assert!(text.contains(kept), "the one that is hurt must be kept");
-    let refused = extra + 1;
+    let refused = SERVICES_MAX + extra + 1 - SERVICES_MAX_OF_MANY;
     for (family, labels) in [
         ("ipvs_lens_connections_total", Decision::ALL.len()),
         ("ipvs_lens_syn_drops_total", DropCause::ALL.len()),
@@ -489,9 +582,9 @@ fn services_are_capped_with_the_most_abnormal_first() {
     ] {
         let known = |line: &&str| line.starts_with(family) && line.contains("10.0.0.1");
         let rows = text.lines().filter(known).count();
-        assert_eq!(rows, SERVICES_MAX * labels, "{family}");
+        assert_eq!(rows, SERVICES_MAX_OF_MANY * labels, "{family}");
         let dropped = format!(
-            "ipvs_lens_series_dropped_total{{family=\"{family}\"}} {}\n",
+            "ipvs_lens_series_dropped{{family=\"{family}\"}} {}.0\n",
             refused * labels
         );
         assert!(text.contains(&dropped), "{dropped} is missing");
@@ -502,7 +595,7 @@ fn services_are_capped_with_the_most_abnormal_first() {
 fn delays_are_capped() {
     let metrics = Metrics::new(BUILD);
     let extra = 3_u16;
-    for i in 0..u16::try_from(SERIES_MAX).unwrap() + extra {
+    for i in 0..u16::try_from(HISTOGRAMS_MAX).unwrap() + extra {
         let PacketEvent::AttemptDecided(mut decided) = delayed(1_000) else {
             unreachable!()
         };
@@ -515,9 +608,18 @@ fn delays_are_capped() {
     let text = metrics.text();
     assert_eq!(
         text.matches("connect_delay_seconds_count{").count(),
-        SERIES_MAX
+        HISTOGRAMS_MAX + 1
     );
-    assert!(text.contains("{family=\"ipvs_lens_connect_delay_seconds\"} 3\n"));
+    let other = "connect_delay_seconds_count{proto=\"\",local_address=\"other\",local_port=\"\",\
+        local_mark=\"\",cause=\"ipvs_reuse\"} 3\n";
+    assert!(text.contains(other), "{other} is missing in {text}");
+    assert!(text.contains("{family=\"ipvs_lens_connect_delay_seconds\"} 1.0\n"));
+    // What is hidden is hidden for as long as it happens.
+    let live = metrics.live().clone();
+    let last = *live.delays_hidden.values().max().unwrap();
+    assert_eq!(hidden_recently(&live.delays_hidden, last + RECENT), 1);
+    let later = last + RECENT + Duration::from_secs(1);
+    assert_eq!(hidden_recently(&live.delays_hidden, later), 0);
 }
 
 #[test]
@@ -538,7 +640,7 @@ fn counts_that_make_no_sense_are_counted() {
 fn a_source_that_fails_is_no_exposition() {
     struct Broken;
     impl CountSource for Broken {
-        fn counts(&self) -> Result<Vec<(CountKey, u64)>, SourceError> {
+        fn counts(&self) -> Result<Counts, SourceError> {
             Err("map is gone".into())
         }
         fn stats(&self) -> Result<Vec<(Stat, u64)>, SourceError> {
@@ -589,6 +691,15 @@ fn document() -> String {
         network namespace are seen. Firewall-mark services have `proto=\"FWM\"`, an empty address and\n\
         the mark in `local_mark`, as node_exporter prints them; dead SYNs of no known service have\n\
         empty service labels. Clients appear only in exemplars.\n\n\
+        A family shows the services and real servers that are abnormal or listed first. What the\n\
+        others counted is in one series for each combination of the remaining labels, with\n\
+        `local_address=\"other\"` and, where there are such labels, `remote_address=\"other\"`. When a\n\
+        series ends, because its real server was removed or others are shown first, what it had\n\
+        reached is added to a series with `ended` instead of `other`, whose label `until` is the Unix\n\
+        time of the last such end: with a new number it is a new series. So the sum of a counter is\n\
+        exact at every scrape, and no increase is seen that did not happen. A real server that comes\n\
+        back starts at 0. Services that are listed start at 0 before their first connection, real\n\
+        servers too where there are at most 1,000, or when they begin to drain.\n\n\
         A name ends in its unit; without one it is a number of things, or 0 and 1. Histograms have\n\
         native buckets too where a scraper asks for protobuf.\n\n\
         | name | type | unit | labels | meaning |\n|---|---|---|---|---|\n"

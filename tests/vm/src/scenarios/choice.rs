@@ -63,6 +63,9 @@ const WITH_SYSTEMD: &[&str] = &["rights-cells"];
 /// The scenarios that take hours.
 const RIGHTS: &[&str] = &["rights-matrix"];
 
+/// The scenarios that take many minutes; short ones show the same with less.
+const LONG: &[&str] = &["counter-life-pods", "counter-life-services"];
+
 /// A scenario that can hold on one kernel only.
 struct Exception {
     scenario: &'static str,
@@ -102,6 +105,8 @@ pub enum Set {
     Systemd,
     /// [`RIGHTS`].
     Rights,
+    /// [`LONG`].
+    Long,
 }
 
 impl Set {
@@ -113,11 +118,12 @@ impl Set {
 
     fn has(self, name: &str) -> bool {
         match self {
-            Self::All => !SYSTEMD.contains(&name) && !RIGHTS.contains(&name),
+            Self::All => ![SYSTEMD, RIGHTS, LONG].concat().contains(&name),
             Self::Core => CORE.contains(&name),
             Self::Ways => WAYS.contains(&name),
             Self::Systemd => SYSTEMD.contains(&name) || WITH_SYSTEMD.contains(&name),
             Self::Rights => RIGHTS.contains(&name),
+            Self::Long => LONG.contains(&name),
         }
     }
 }
@@ -144,11 +150,12 @@ mod tests {
             (Set::Ways, WAYS),
             (Set::Systemd, &[SYSTEMD, WITH_SYSTEMD].concat()),
             (Set::Rights, RIGHTS),
+            (Set::Long, LONG),
         ] {
             assert_eq!(set.names().len(), chosen.len(), "{set:?}");
         }
         assert!(WAYS.iter().all(|name| CORE.contains(name)));
-        let special = SYSTEMD.len() + RIGHTS.len();
+        let special = SYSTEMD.len() + RIGHTS.len() + LONG.len();
         assert_eq!(Set::All.names().len() + special, SCENARIOS.len());
     }
 

@@ -5,6 +5,7 @@
 mod bad_clients;
 mod choice;
 mod confined;
+mod counter_life;
 mod doctor;
 mod draining_holders;
 mod drops;
@@ -67,6 +68,21 @@ pub const SCENARIOS: &[Scenario] = &[
         "stale-reuse",
         "mode 0: reused ports follow their entries, also to the draining server",
         stale_reuse::run,
+    ),
+    row(
+        "counter-life",
+        "more real servers come and go than the kernel's table of counters holds: every number stays",
+        counter_life::run,
+    ),
+    row(
+        "counter-life-pods",
+        "18,000 real servers through one service, then a new service: every number stays",
+        counter_life::pods,
+    ),
+    row(
+        "counter-life-services",
+        "a connection to each real server of 10,000 services: sums are exact, series are few",
+        counter_life::services,
     ),
     row(
         "reschedule",

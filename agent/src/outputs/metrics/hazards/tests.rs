@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use agent_common::count::{TALLY_ATTEMPT, TALLY_SYN_DROP};
+use agent_common::count::{CountKey, TALLY_ATTEMPT, TALLY_SYN_DROP};
 use agent_common::key::{FAMILY_IPV4, RealServerKey, ServiceKey};
 use agent_common::verdict::{Decision, DropCause, StaleCause};
 use agent_core::doctor::facts::{Fact, Facts, Seen};
@@ -122,7 +122,7 @@ fn what_was_seen_counts_until_the_parameters_change() {
         ]
     };
     assert_eq!(shown(&hazards), both(1, 0));
-    hazards.counted(&[stale(3), stale(4), syn_drop(2)]);
+    hazards.counted(&[stale(3).into(), stale(4).into(), syn_drop(2).into()]);
     assert_eq!(shown(&hazards), both(1, 1));
     let seen = &status.get().observed[&NETNS];
     assert_eq!(seen.stale_by("port_reuse"), 7);
@@ -131,12 +131,12 @@ fn what_was_seen_counts_until_the_parameters_change() {
 
     // The cure: a new parameter, and the same counts as before.
     node.set("conn_reuse_mode", "1");
-    hazards.counted(&[stale(7), syn_drop(2)]);
+    hazards.counted(&[stale(7).into(), syn_drop(2).into()]);
     assert_eq!(shown(&hazards), both(0, 0));
     assert_eq!(status.get().observed[&NETNS], Seen::default());
     // Looking at everything changes nothing about that.
     hazards.look();
-    hazards.counted(&[stale(8), syn_drop(2)]);
+    hazards.counted(&[stale(8).into(), syn_drop(2).into()]);
     assert_eq!(status.get().observed[&NETNS].stale_by("port_reuse"), 1);
 }
 
@@ -151,9 +151,9 @@ fn what_was_not_read_before_a_change_belongs_to_the_old_parameters() {
     // No scrape reads the three stale attempts before the parameter changes and all is looked at.
     node.set("expire_nodest_conn", "1");
     hazards.look();
-    hazards.counted(&[stale(3)]);
+    hazards.counted(&[stale(3).into()]);
     assert_eq!(status.get().observed[&NETNS], Seen::default());
-    hazards.counted(&[stale(4)]);
+    hazards.counted(&[stale(4).into()]);
     assert_eq!(status.get().observed[&NETNS].stale_by("port_reuse"), 1);
 }
 
@@ -172,11 +172,11 @@ fn what_the_rule_calls_healthy_is_not_observed_as_a_hazard() {
         })
     };
     // A persistent client that comes back follows its entry whatever `conn_reuse_mode` is.
-    hazards.counted(&[(reused, 1)]);
+    hazards.counted(&[(reused, 1).into()]);
     assert_eq!(shown(&hazards), both(0));
     node.set("conn_reuse_mode", "0");
-    hazards.counted(&[(reused, 1)]);
-    hazards.counted(&[(reused, 2)]);
+    hazards.counted(&[(reused, 1).into()]);
+    hazards.counted(&[(reused, 2).into()]);
     assert_eq!(shown(&hazards), both(1));
 }
 
@@ -189,7 +189,7 @@ fn parameters_that_appear_are_no_change() {
     let hazards = Hazards::new(node.clone(), status.clone());
     hazards.look();
     *node.0.lock().unwrap() = fit();
-    hazards.counted(&[stale(3)]);
+    hazards.counted(&[stale(3).into()]);
     assert_eq!(status.get().observed[&NETNS].stale_by("port_reuse"), 3);
 }
 
