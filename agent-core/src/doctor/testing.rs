@@ -79,6 +79,7 @@ fn fit_netns() -> Netns {
             tcp_fin_seconds: 120,
             udp_seconds: 300,
         }),
+        tcp_keepalive_seconds: Fact::Known(600),
         table: Fact::Known(Table {
             services: [("TCP".to_owned(), 1)].into(),
             schedulers: [("rr".to_owned(), 1)].into(),
@@ -248,6 +249,7 @@ fn any_netns() -> impl Strategy<Value = Netns> {
                 path,
                 sysctls,
                 timeouts,
+                tcp_keepalive_seconds: Fact::default(),
                 table,
                 conntrack,
                 rules,

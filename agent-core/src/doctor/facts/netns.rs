@@ -19,6 +19,10 @@ pub struct Netns {
     pub sysctls: Fact<BTreeMap<String, String>>,
     /// How long IPVS keeps entries.
     pub timeouts: Fact<Timeouts>,
+    /// `net.ipv4.tcp_keepalive_time`, seconds: when a socket that asks for it probes an idle
+    /// connection first.
+    #[serde(default)]
+    pub tcp_keepalive_seconds: Fact<u64>,
     /// The virtual services, counted.
     pub table: Fact<Table>,
     /// netfilter's connection tracking.

@@ -59,6 +59,7 @@ fn the_text_of_a_fit_node() {
         ok              stale_reuse         a reused source port does not follow its old entry to a stale real server
         ok              syn_drop            IPVS does not drop the SYN of a reused source port
         ok              removed_server      clients of a removed real server get another one
+        ok              idle_timeout        idle TCP connections send keepalives before IPVS forgets them
         ok              uneven_reuse        reused source ports are scheduled like new ones
         ok              conntrack_full      there is room in the connection tracking table
         ok              conntrack_insert    no connection was lost to a clash of translated addresses
@@ -147,6 +148,7 @@ fn the_text_of_an_ill_node() {
         ok              ip_vs               ip_vs is loaded
         ok              ip_vs_btf           the structures of ip_vs are known
         ok              syn_drop            IPVS does not drop the SYN of a reused source port
+        ok              idle_timeout        idle TCP connections send keepalives before IPVS forgets them
         ok              conntrack_full      there is room in the connection tracking table
         ok              conntrack_insert    no connection was lost to a clash of translated addresses
         ok              ports_taken         no port that is served can be taken by an outgoing connection

@@ -6,6 +6,7 @@
 mod conntrack;
 mod estimation;
 mod growth;
+mod idle;
 mod ipvs;
 mod kube_proxy;
 mod ports;
@@ -194,6 +195,12 @@ pub const RULES: &[Rule] = &[
         "UDP clients leave a draining real server",
         Kind::Hazard,
         Check::Netns(removed::udp_timeout),
+    ),
+    rule(
+        "idle_timeout",
+        "idle TCP connections send keepalives before IPVS forgets them",
+        Kind::Notice,
+        Check::Netns(idle::idle_timeout),
     ),
     rule(
         "uneven_reuse",

@@ -695,6 +695,43 @@ fn removed_servers() {
 }
 
 #[test]
+fn idle_timeouts() {
+    let idle = |forgotten_after, keepalive| {
+        with_netns(|netns| {
+            netns.timeouts = Fact::Known(Timeouts {
+                tcp_seconds: forgotten_after,
+                tcp_fin_seconds: 120,
+                udp_seconds: 300,
+            });
+            netns.tcp_keepalive_seconds = Fact::Known(keepalive);
+        })
+    };
+    let found = advice("idle_timeout", &idle(900, 7_200));
+    assert_eq!(found.risk, Risk::Note);
+    assert_eq!(
+        found.found,
+        "IPVS forgets a TCP connection after 900 s without a packet; net.ipv4.tcp_keepalive_time \
+         is 7200 s"
+    );
+    assert_eq!(found.commands, ["ipvsadm --set 7260 0 0"]);
+    assert_eq!(found.undo, ["ipvsadm --set 900 0 0"]);
+    assert_eq!(advice("idle_timeout", &idle(900, 900)).risk, Risk::Note);
+    is_ok("idle_timeout", &idle(901, 900));
+    does_not_apply(
+        "idle_timeout",
+        &with_netns(|netns| {
+            if let Fact::Known(table) = &mut netns.table {
+                table.services = [("UDP".to_owned(), 1)].into();
+            }
+        }),
+        "UDP",
+    );
+    let mut unknown = idle(900, 7_200);
+    unknown.netns[0].tcp_keepalive_seconds = Fact::default();
+    assert!(judge("idle_timeout", &unknown).advice().is_none());
+}
+
+#[test]
 fn udp_timeouts() {
     let udp = |seconds, one_packet, controllers: &[ControllerKind]| {
         let mut facts = with_netns(|netns| {

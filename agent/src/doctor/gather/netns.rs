@@ -99,6 +99,7 @@ fn one(look: &Look, id: u32, path: Option<String>) -> Looked {
             path,
             sysctls: sysctls(root).into(),
             timeouts: timeouts::read().into(),
+            tcp_keepalive_seconds: number(root, "proc/sys/net/ipv4/tcp_keepalive_time").into(),
             table: table::read(root).into(),
             conntrack: conntrack::read(root),
             rules,
