@@ -107,9 +107,9 @@ pub fn locations(has_reasons: bool) -> impl Iterator<Item = (&'static str, u8)> 
 
 fn cause_of(name: &str) -> u8 {
     match name.strip_prefix(PREFIX).unwrap_or(name) {
-        // The first two: the packet was used up, not lost. The last: no socket listens, and the
-        // client gets a RST at once, so no SYN is missing anywhere.
-        "NOT_DROPPED_YET" | "CONSUMED" | "NO_SOCKET" => 0,
+        // The first two: the packet was used up, not lost. The others were answered: by a RST where
+        // no socket listens, by a challenge ACK where a connection of that port is open.
+        "NOT_DROPPED_YET" | "CONSUMED" | "NO_SOCKET" | "TCP_INVALID_SYN" => 0,
         // The second: what waited for a neighbour dies so too (`neigh_invalidate`).
         "NOT_SPECIFIED" | "QUEUE_PURGE" => UNSAID,
         "NETFILTER_DROP" => DropCause::Netfilter as u8,
