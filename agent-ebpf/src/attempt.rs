@@ -5,7 +5,7 @@
 
 use agent_common::{
     attempt::{Attempt, SynStep, SynVerdict},
-    config::{Config, decision_bit},
+    config::decision_bit,
     count::{CountKey, TALLY_ATTEMPT, TALLY_RETRANSMIT, TALLY_SYN_DROP},
     forwarded::Forwarded,
     key::{RealServerKey, ServiceKey},
@@ -18,8 +18,9 @@ use crate::{
     call::BareContext,
     count, emit, follow,
     ipvs::Target,
-    maps::{ARMED, ATTEMPTS, CONFIG, FORWARDED, IN_FLIGHT, PENDING},
+    maps::{self, ARMED, ATTEMPTS, FORWARDED, IN_FLIGHT, PENDING},
     packet::Syn,
+    types::Pending,
 };
 
 /// [`Pending::phase`]: the SYN met an entry; IPVS has not decided yet.
@@ -28,39 +29,6 @@ const PHASE_MET_ENTRY: u32 = 1;
 const PHASE_DROP_COUNTED: u32 = 2;
 /// [`Pending::phase`]: IPVS dropped this packet for a reason no probe explains.
 const PHASE_DROP_UNEXPLAINED: u32 = 3;
-
-/// A packet between two hooks.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Pending {
-    /// The SYN, in [`PHASE_MET_ENTRY`].
-    pub syn: Syn,
-    /// Where its old entry leads, in [`PHASE_MET_ENTRY`].
-    pub target: Target,
-    /// `PHASE_*`.
-    pub phase: u32,
-    /// [`DropCause`] if the kernel freed the packet while IPVS was still handling it (no route to
-    /// the real server, say), else 0.
-    pub freed_cause: u32,
-    /// [`agent_common::verdict::Outcome`] if an ICMP error about the packet was sent meanwhile,
-    /// else 0.
-    pub outcome: u32,
-    /// Always 0; the compiler would put it there.
-    pub pad: u32,
-}
-
-impl Pending {
-    /// What IPVS decided, with what happened to the packet while IPVS was still handling it.
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "written from a `u8`")]
-    pub const fn verdict(&self, dropped: bool) -> SynVerdict {
-        SynVerdict {
-            freed_cause: self.freed_cause as u8,
-            outcome: self.outcome as u8,
-            ..SynVerdict::on_entry(self.target.entry(), dropped)
-        }
-    }
-}
 
 /// Keeps a SYN that met an entry until IPVS has decided.
 ///
@@ -413,11 +381,5 @@ fn tally(target: &Target, verdict: SynVerdict, step: SynStep) {
 /// Whether the agent asked to see this decision.
 #[inline(always)]
 fn is_asked_for(verdict: SynVerdict) -> bool {
-    config().emit_decisions & decision_bit(verdict.decision) != 0
-}
-
-/// The agent's settings.
-#[inline(always)]
-pub fn config() -> Config {
-    CONFIG.load()
+    maps::config().emit_decisions & decision_bit(verdict.decision) != 0
 }

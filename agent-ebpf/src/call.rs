@@ -13,11 +13,9 @@ use core::ffi::c_void;
 use crate::{
     count,
     maps::{CALLS, CALLS_OPEN},
-    read::{self, Probe},
+    read::{self, Load, Probe},
+    types::ARGS_KEPT,
 };
-
-/// Arguments kept of a call, as many as the longest traced function has.
-pub const ARGS_KEPT: usize = 5;
 
 /// Bytes the stack pointer moves between a function's first instruction and the place in its
 /// caller where a return probe fires: the return address, popped.
@@ -25,12 +23,6 @@ const RETURN_ADDRESS_BYTES: u64 = 8;
 
 #[cfg(not(bpf_target_arch = "x86_64"))]
 compile_error!("the kprobe way in knows the registers of x86_64 only");
-
-/// How a program may read what its arguments point to.
-pub trait Load {
-    /// Reads a field of a structure an argument points to.
-    fn load<T: Copy>(&self, base: u64, offset: u16) -> Probe<T>;
-}
 
 /// One call of a traced function that has just returned.
 pub trait Call: Load + EbpfContext {

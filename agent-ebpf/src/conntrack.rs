@@ -11,23 +11,12 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use crate::{
     maps::CONNTRACK_TROUBLE,
     read::{field, offset},
+    types::Trouble,
 };
 
 /// How long what was said holds: a packet is freed within microseconds; under emulation, or when a
 /// virtual CPU is taken away, within tens of milliseconds.
 const HOLDS_NS: u64 = 100_000_000;
-
-/// What conntrack said last on a CPU.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Trouble {
-    /// When; 0 for nothing.
-    at_ns: u64,
-    /// The packet, 0 when conntrack did not say.
-    skb: u64,
-    /// [`DropCause`].
-    cause: u64,
-}
 
 /// Notes that a packet is about to be dropped for `cause`; `skb` is 0 where it is not known.
 #[inline(always)]

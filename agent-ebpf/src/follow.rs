@@ -16,11 +16,10 @@ use agent_common::{
 use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 
 use crate::{
-    attempt,
     call::BareContext,
     count, emit,
     ipvs::{self, Target},
-    maps::{FOLLOWED, FOLLOWED_BEHIND, FOLLOWING},
+    maps::{self, FOLLOWED, FOLLOWED_BEHIND, FOLLOWING},
     packet::Syn,
     read::Probe,
 };
@@ -126,7 +125,7 @@ pub fn look(context: &impl EbpfContext, tuple: &TupleKey) -> Probe<()> {
     } else {
         None
     };
-    let timeout_ns = attempt::config().outcome_timeout_ns;
+    let timeout_ns = maps::config().outcome_timeout_ns;
     if let Some(outcome) = followed.on_look(tuple.proto, state, now_ns, timeout_ns) {
         end(BareContext::of(context), tuple, outcome);
     }

@@ -8,9 +8,8 @@ use agent_common::{
 };
 
 use crate::{
-    call::Load,
     packet,
-    read::{Probe, field, offset},
+    read::{Load, Probe, field, offset},
 };
 
 /// Bit 0 of `ip_vs_dest.flags`, or of `cflags` where it exists: the real server is part of its

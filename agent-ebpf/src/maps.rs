@@ -8,7 +8,6 @@ use agent_common::{
     follow::{FOLLOWED_MAX, Followed},
     forwarded::{FORWARDED_MAX, Forwarded},
     key::{ServiceKey, TupleKey},
-    layout::{ABSENT, KernelLayout},
     node::{LATEST_MAX, NODE_COUNTS_MAX, NODE_REST_MAX, NodeCountKey},
     stat::Stat,
 };
@@ -18,15 +17,13 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
 };
 
-use crate::{atomic::Shared, attempt::Pending, call::ARGS_KEPT, conntrack::Trouble};
+use crate::{
+    atomic::Shared,
+    types::{ARGS_KEPT, Pending, Trouble},
+};
 
 // The settings below start as all ones: the linker may merge constants of equal content, and a
 // setting that starts as zeros would lend its later value to every constant zero of the programs.
-
-/// Offsets of kernel fields; set by the agent before loading, constant for the verifier.
-#[unsafe(no_mangle)]
-pub static LAYOUT: Global<KernelLayout> =
-    Global::new(KernelLayout::from_offsets([ABSENT; KernelLayout::LEN]));
 
 /// Settings; set by the agent before loading, constant for the verifier.
 #[unsafe(no_mangle)]
@@ -37,6 +34,12 @@ pub static CONFIG: Global<Config> = Global::new(Config {
     pad: u32::MAX,
     outcome_timeout_ns: u64::MAX,
 });
+
+/// The settings, as loaded.
+#[inline(always)]
+pub fn config() -> Config {
+    CONFIG.load()
+}
 
 /// SYNs in [`PENDING`]. Lets the verdict program leave at once for every packet while no SYN is
 /// between lookup and verdict. Global and not per CPU, because a locally sent SYN may migrate.

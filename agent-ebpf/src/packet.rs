@@ -8,10 +8,7 @@ use agent_common::{
     stat::Stat,
 };
 
-use crate::{
-    call::Load,
-    read::{Probe, field, offset},
-};
+use crate::read::{Load, Probe, field, offset};
 
 /// `IPPROTO_TCP`.
 pub const TCP: u8 = 6;

@@ -42,3 +42,4 @@ mod runtime;
 mod socket;
 #[path = "transport/perf.rs"]
 mod transport;
+mod types;

@@ -5,8 +5,16 @@
 
 use core::ptr;
 
-use agent_common::stat::Stat;
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use agent_common::{
+    layout::{ABSENT, KernelLayout},
+    stat::Stat,
+};
+use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+
+/// Offsets of kernel fields; set by the agent before loading, constant for the verifier.
+#[unsafe(no_mangle)]
+pub static LAYOUT: Global<KernelLayout> =
+    Global::new(KernelLayout::from_offsets([ABSENT; KernelLayout::LEN]));
 
 /// A step of a kernel program: a value, or the loss to count.
 pub type Probe<T> = Result<T, Stat>;
@@ -14,13 +22,19 @@ pub type Probe<T> = Result<T, Stat>;
 /// Offset of a field, from the table the agent filled in (constant for the verifier).
 macro_rules! offset {
     ($field:ident) => {{
-        let layout = (&raw const $crate::maps::LAYOUT).cast::<agent_common::layout::KernelLayout>();
+        let layout = (&raw const $crate::read::LAYOUT).cast::<agent_common::layout::KernelLayout>();
         // SAFETY: `Global<T>` is transparent over an initialised `T`; the read is volatile
         // because the agent replaces the value before the program is loaded.
         unsafe { core::ptr::read_volatile(&raw const (*layout).$field) }
     }};
 }
 pub(crate) use offset;
+
+/// How a program may read what its arguments point to.
+pub trait Load {
+    /// Reads a field of a structure an argument points to.
+    fn load<T: Copy>(&self, base: u64, offset: u16) -> Probe<T>;
+}
 
 /// Reads a field of any kernel object.
 ///

@@ -42,3 +42,4 @@ mod runtime;
 mod socket;
 #[path = "transport/ring.rs"]
 mod transport;
+mod types;

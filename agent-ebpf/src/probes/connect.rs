@@ -13,7 +13,7 @@ use core::arch::asm;
 use crate::{
     attempt,
     call::finish,
-    node,
+    maps, node,
     read::{field, offset},
     socket,
 };
@@ -37,7 +37,7 @@ pub fn il_connect(ctx: FExitContext) -> i32 {
 fn result(ctx: &FExitContext) -> Option<i32> {
     let context = ctx.as_ptr();
     let result: u64;
-    match attempt::config().connect_args {
+    match maps::config().connect_args {
         // SAFETY: the verifier proves that the context has a word there.
         4 => unsafe {
             asm!("{0} = *(u64 *)({1} + 32)", out(reg) result, in(reg) context, options(nostack));

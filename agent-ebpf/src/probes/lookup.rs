@@ -18,11 +18,12 @@ use aya_ebpf::{
 
 use crate::{
     attempt,
-    call::{Call, Entry, Fexit, Kretprobe, Load, finish},
+    call::{Call, Entry, Fexit, Kretprobe, finish},
     datagram, follow,
     ipvs::{self, Target},
     packet::{self, Place, Syn, UDP},
     proof::{self, Origin},
+    read::Load,
     transport::debug,
 };
 

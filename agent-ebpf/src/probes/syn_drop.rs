@@ -20,13 +20,14 @@ use agent_common::{
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::{
-    attempt::{self, DroppedBy, Pending},
+    attempt::{self, DroppedBy},
     call::{BareContext, finish},
     conntrack, datagram,
     emit::{self, Death},
-    maps::{DROP_CAUSES, DROP_LOCATIONS, SERVICES},
+    maps::{self, DROP_CAUSES, DROP_LOCATIONS, SERVICES},
     netfilter,
     packet::{self, Syn, UDP},
+    types::Pending,
 };
 
 // match-proto 5.10: kfree_skb(struct sk_buff *skb, void *location)
@@ -99,7 +100,7 @@ fn died_in_transmit(context: BareContext, pending: &mut Pending, death: &Death) 
     attempt::count_drop(&pending.target.service, cause);
     // Of a first SYN that met an entry, the decision that follows is the evidence.
     if let Some((sent, attempt)) = attempt::forwarded(&pending.syn)
-        && attempt::config().emit_syn_drops != 0
+        && maps::config().emit_syn_drops != 0
     {
         // SAFETY: the helper only reads the clock.
         let now_ns = unsafe { bpf_ktime_get_ns() };
@@ -121,14 +122,14 @@ pub fn died(context: BareContext, syn: &Syn, death: &Death) {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let Some((sent, attempt)) = attempt::forwarded(syn) else {
         attempt::settle_drop(syn, &service(&syn.tuple), death.cause, now_ns);
-        if attempt::config().emit_syn_drops != 0 {
+        if maps::config().emit_syn_drops != 0 {
             emit::syn_drop(&context, now_ns, syn, death);
         }
         return;
     };
     let cause = attempt.drop_cause(death.cause);
     attempt::count_drop(&sent.service, cause);
-    if attempt::config().emit_syn_drops != 0 {
+    if maps::config().emit_syn_drops != 0 {
         let death = Death { cause, ..*death };
         emit::forwarded_syn_drop(&context, now_ns, sent, syn.tuple.netns, &death, attempt);
     }
