@@ -314,7 +314,8 @@ impl<S: Sink> Observer<S> {
         while let Some(finding) = self.node.poll_output() {
             reported = reported.and(self.sink.finding(now, &finding, &clocks));
         }
-        while let Some(finding) = self.tables.poll_output() {
+        while let Some(output) = self.tables.poll_output() {
+            let finding = Finding::from(output);
             reported = reported.and(self.sink.finding(now, &finding, &clocks));
         }
         while let Some(difference) = self.tables.poll_difference() {

@@ -11,6 +11,20 @@ use super::parts::{WeightedServer, service};
 use crate::clock::MonoNs;
 use crate::event::{NetnsId, Service};
 use crate::table::draining::{Concluded, Ending, Holder, TimeSource, Timeline};
+use crate::table::tables::Output;
+
+impl From<Output> for Finding {
+    fn from(output: Output) -> Self {
+        match output {
+            Output::NoRealServer {
+                at,
+                service,
+                draining,
+            } => Self::of_vacancy(at, service, draining),
+            Output::Draining(concluded) => Self::of_draining(&concluded),
+        }
+    }
+}
 
 impl Finding {
     /// What became of a draining real server.

@@ -11,14 +11,13 @@ use agent_common::count::CountKey;
 use agent_common::key::TupleKey;
 
 use super::changes::{self, DIFFERENCES_MAX, Difference};
-use super::draining::{Drain, Draining};
+use super::draining::{Concluded, Drain, Draining};
 use super::given::{self, Given, Place};
 use super::near::{self, Look};
 use super::skew::{Skew, Spread};
 use super::{RealServerRow, ServiceRow, Snapshot};
 use crate::clock::MonoNs;
 use crate::event::{Change, NetnsId, RealServerChanged, Service};
-use crate::finding::Finding;
 
 /// Services that wait to be reported to have no real server left: more in one reading are one incident.
 const VACANT_MAX: usize = 10_000;
@@ -92,6 +91,22 @@ impl Totals {
     }
 }
 
+/// What readings of the tables led to, for people; `finding` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// No real server of a service has a weight.
+    NoRealServer {
+        /// The second reading that showed it.
+        at: MonoNs,
+        /// The service.
+        service: Service,
+        /// Real servers it lists, all with weight 0.
+        draining: usize,
+    },
+    /// What became of a draining real server.
+    Draining(Concluded),
+}
+
 /// See the module's description.
 #[derive(Debug, Default)]
 pub struct Tables {
@@ -107,7 +122,7 @@ pub struct Tables {
     near: BTreeMap<Service, usize>,
     /// Without anybody to choose at the last reading, but not at the one before.
     vacant: BTreeSet<Service>,
-    findings: VecDeque<Finding>,
+    outputs: VecDeque<Output>,
     /// Of readings, not reported yet.
     differences: VecDeque<Difference>,
     changed: BTreeMap<changes::Change, u64>,
@@ -214,8 +229,8 @@ impl Tables {
     }
 
     /// The next finding.
-    pub fn poll_output(&mut self) -> Option<Finding> {
-        self.findings.pop_front()
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
     }
 
     /// The next difference between two readings; at most [`DIFFERENCES_MAX`] wait.
@@ -311,8 +326,11 @@ impl Tables {
                 self.vacant.remove(&service);
             } else if self.vacant.remove(&service) {
                 let draining = row.real_servers.len();
-                let finding = Finding::of_vacancy(snapshot.taken_at, service, draining);
-                self.findings.push_back(finding);
+                self.outputs.push_back(Output::NoRealServer {
+                    at: snapshot.taken_at,
+                    service,
+                    draining,
+                });
             } else if before
                 .and_then(|before| before.service(&service))
                 .is_some_and(|before| before.weight() > 0)
@@ -325,7 +343,7 @@ impl Tables {
 
     fn take_concluded(&mut self) {
         while let Some(concluded) = self.draining.poll() {
-            self.findings.push_back(Finding::of_draining(&concluded));
+            self.outputs.push_back(Output::Draining(concluded));
         }
     }
 }
@@ -375,7 +393,6 @@ fn rates(given: &BTreeMap<Place, Given>, seconds: f64) -> BTreeMap<Place, Rates>
 mod tests {
     use super::*;
     use crate::event::RealServer;
-    use crate::finding::FindingKind;
     use crate::table::{Forwarding, ServiceFlags};
     use crate::testing::sample_service;
 
@@ -410,12 +427,16 @@ mod tests {
         tables.handle_snapshot(reading(2, &[0, 0]));
         assert_eq!(tables.poll_output(), None, "one reading may be torn");
         tables.handle_snapshot(reading(3, &[0]));
-        let expected = Finding::of_vacancy(MonoNs(3_000_000_000), sample_service(), 1);
+        let expected = Output::NoRealServer {
+            at: MonoNs(3_000_000_000),
+            service: sample_service(),
+            draining: 1,
+        };
         assert_eq!(tables.poll_output(), Some(expected));
         tables.handle_snapshot(reading(4, &[]));
         tables.handle_snapshot(reading(5, &[]));
         let again = std::iter::from_fn(|| tables.poll_output())
-            .filter(|finding| finding.kind() == FindingKind::NoRealServer);
+            .filter(|output| matches!(output, Output::NoRealServer { .. }));
         assert_eq!(again.count(), 0);
     }
 
