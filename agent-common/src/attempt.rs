@@ -168,6 +168,11 @@ pub struct SynStep {
     pub record: bool,
 }
 
+/// A SYN that comes again sooner than this was answered. The first timeout is 1 s (RFC 6298, section
+/// 2; the answer to a challenge ACK is sent at once, `tcp_rcv_synsent_state_process`,
+/// net/ipv4/tcp_input.c), of which a busy sender may have used up a part before it was seen here.
+pub const FIRST_TIMEOUT_NS_MIN: u64 = 500_000_000;
+
 /// The cause of a drop in IPVS's transmit; any other cause stays.
 #[inline(always)]
 pub const fn transmit_cause(cause: u8, client_informed: bool) -> u8 {
@@ -246,7 +251,7 @@ impl Attempt {
         asked_for: bool,
     ) -> SynStep {
         self.retransmits = self.retransmits.saturating_add(1);
-        let lost = self.lost();
+        let lost = self.lost(now_ns);
         self.dropped_since_syn = 0;
         let decides = self.decision == 0;
         if decides {
@@ -323,11 +328,15 @@ impl Attempt {
 
     /// Where the SYN before a retransmit was lost, as far as this node can see.
     #[inline(always)]
-    const fn lost(&self) -> Lost {
+    const fn lost(&self, now_ns: u64) -> Lost {
         if self.dropped_since_syn != 0 {
             Lost::Here
         } else if self.decision == Decision::ReusedStale as u8 {
             Lost::StaleRealServer
+        } else if self.retransmits == 1
+            && now_ns.wrapping_sub(self.first_seen_ns) < FIRST_TIMEOUT_NS_MIN
+        {
+            Lost::ChallengeAck
         } else {
             Lost::Unknown
         }

