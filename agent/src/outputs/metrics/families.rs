@@ -410,7 +410,13 @@ pub(super) fn choose<G: Ord + Copy>(
 ) -> (BTreeMap<G, u64>, usize) {
     // Those that are gone neither take the place of others nor make the agent show fewer.
     let alive = ranks.iter().filter(|rank| rank.class > 0).count();
-    let room = if alive <= few { few } else { of_many };
+    let room = if ranks.len() <= few {
+        few
+    } else if alive <= few {
+        alive.max(of_many)
+    } else {
+        of_many
+    };
     let hidden = alive.saturating_sub(room);
     if ranks.len() > room {
         let order = |rank: &Rank<G>| (Reverse((rank.class, rank.shown, rank.count)), rank.group);
