@@ -51,7 +51,7 @@ impl Confinement {
     /// started with [`Self::start_thread`] or without capabilities, as those that write lines do.
     ///
     /// # Errors
-    /// When the kernel refuses, or lets nobody read maps then.
+    /// When the kernel refuses, or lets no process read maps then.
     pub fn confine(self, counters: &Counters) -> Result<(), Failure> {
         if self == Self::Attaching {
             return Ok(());

@@ -35,7 +35,7 @@ impl<'a> Listings<'a> {
         let Ok(service) = decode::service(service) else {
             return Presence::Unknown;
         };
-        // The kernel programs could not tell which namespace.
+        // The kernel programs could not know which namespace.
         if service.netns == NetnsId::default() {
             return Presence::Unknown;
         }

@@ -2,7 +2,7 @@
 //!
 //! Writing an element of a map of maps makes the kernel wait for a grace period of RCU before the
 //! system call returns (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c, Linux 4.20 and newer), so
-//! that what a program read before is used by nobody afterwards. Programs on functions,
+//! that what a program read before is not used afterwards. Programs on functions,
 //! tracepoints and kprobes run inside one read-side section. The map itself holds nothing that
 //! anybody looks at.
 

@@ -11,4 +11,6 @@ mod locations;
 #[cfg(test)]
 mod object_check;
 pub mod outcomes;
+#[cfg(test)]
+mod settings_check;
 pub mod table;

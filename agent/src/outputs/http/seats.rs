@@ -194,7 +194,7 @@ mod tests {
         taken[1].seat.ours();
         taken[1].seat.theirs(MonoNs(1_000));
         let Entered::Displacing(newcomer) = seats.enter(MonoNs(2_000)) else {
-            panic!("nobody left");
+            panic!("no connection ended");
         };
         taken[2].seat.displaced().await;
         assert_eq!(seats.taken().len(), SEATS_MAX);

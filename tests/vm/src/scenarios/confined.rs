@@ -22,7 +22,7 @@ const CANNOT_OBSERVE: i32 = 3;
 const UNPRIVILEGED_BPF: &str = "kernel/unprivileged_bpf_disabled";
 const UNPRIVILEGED_BPF_NAME: &str = "kernel.unprivileged_bpf_disabled";
 const OPTION: &str = "--drop-all-capabilities";
-/// A web configuration that lets nobody in, and one that asks for nothing.
+/// A web configuration that lets no client in, and one that asks for nothing.
 const WEB_CONFIG: &str = "/tmp/confined.yml";
 const NOBODY_MAY: &str = "basic_auth_users:\n  alice: \
     $2b$04$abcdefghijklmnopqrstuuFmEfrkTQnczNzw475xE2VhDrK1uwJiC\n";
