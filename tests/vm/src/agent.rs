@@ -262,7 +262,15 @@ fn expect_of(scrape: impl Fn() -> Result<Scrape>, expected: &Expected) -> Result
 /// # Errors
 /// As [`Agent::expect`].
 pub fn expect_at_default(expected: &Expected) -> Result<()> {
-    expect_of(|| scrape_at(LISTEN.into(), ""), expected)
+    expect_of(scrape_default, expected)
+}
+
+/// As [`Agent::scrape`], of an agent that something else started with its defaults.
+///
+/// # Errors
+/// As [`Agent::scrape`].
+pub fn scrape_default() -> Result<Scrape> {
+    scrape_at(LISTEN.into(), "")
 }
 
 /// What the log of the last agent reports about `what` for this cause: the number behind `what`,

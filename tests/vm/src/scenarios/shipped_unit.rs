@@ -9,9 +9,10 @@ use crate::agent::{self, BINARY};
 use crate::director::{self, Transport};
 use crate::expect::Expected;
 use crate::lab::Lab;
+use crate::service::{ORDINARY, Service};
 use crate::shipped;
-use crate::topology::{REAL_SERVERS, RS1};
-use crate::{command, http, sysctl, systemd, wait};
+use crate::topology::{CLIENT_NETNS, REAL_SERVERS, RS1, Site, Topology};
+use crate::{command, http, sysctl, systemd, traffic, wait};
 
 /// Name of the unit.
 const UNIT: &str = "ipvs-lens.service";
@@ -19,6 +20,8 @@ const UNIT: &str = "ipvs-lens.service";
 const READY_LIMIT: Duration = Duration::from_secs(90);
 /// Connections of each turn, a third of them stale.
 const CONNECTIONS: u16 = 9;
+/// First source port of the first turn.
+const PORT: u16 = 40_000;
 
 /// Plays the story.
 pub fn run(lab: &mut Lab) -> Result<()> {
@@ -26,12 +29,42 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     director::load(&[("conn_reuse_mode", "0"), ("expire_nodest_conn", "0")])?;
     director::add_service(Transport::Tcp, &REAL_SERVERS)?;
     for kptr_restrict in 0..=2 {
-        let first_port = 40_000 + CONNECTIONS * kptr_restrict;
+        let first_port = PORT + CONNECTIONS * kptr_restrict;
         turn(lab, kptr_restrict, first_port)
             .with_context(|| format!("kptr_restrict={kptr_restrict}"))
             .with_context(|| format!("the unit's log:\n{}", systemd::log(UNIT)))?;
     }
-    sysctl::write("kernel/kptr_restrict", "0")
+    sysctl::write("kernel/kptr_restrict", "0")?;
+    other_namespace().with_context(|| format!("the unit's log:\n{}", systemd::log(UNIT)))
+}
+
+/// IPVS in a second namespace, which has a name: the unit may enter it to read its table.
+fn other_namespace() -> Result<()> {
+    command::line(&format!("systemctl start {UNIT}"))?;
+    wait_ready()?;
+    wait_services(1)?;
+    let site = Site::Second;
+    let other = Topology::up(site)?;
+    let service = Service {
+        netns: site.director(),
+        ..ORDINARY
+    };
+    service.create(&REAL_SERVERS)?;
+    let client = site.netns(CLIENT_NETNS);
+    let plan = Lab::plan((PORT..PORT + CONNECTIONS).collect());
+    traffic::run(Some(&client), &plan)?.ensure_all_answered()?;
+    wait_services(2)?;
+    command::line(&format!("systemctl stop {UNIT}"))?;
+    other.down()
+}
+
+/// Services in all tables that the unit reads.
+fn wait_services(want: u64) -> Result<()> {
+    wait::until("the tables to be read", READY_LIMIT, || {
+        let found = agent::scrape_default()?.count("ipvs_lens_services", &[])?;
+        ensure!(found == want, "{found} services, want {want}");
+        Ok(())
+    })
 }
 
 /// The program where the unit names it, and the unit as it is shipped.
