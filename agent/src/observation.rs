@@ -26,6 +26,7 @@ use crate::outputs::metrics::Metrics;
 use crate::probes::attach::{Loaded, Wanted, load};
 use crate::probes::counters::{Carried, Counters};
 use crate::probes::error::AttachError;
+use crate::probes::features::Known;
 use crate::publish::Publisher;
 use crate::settings::Emit;
 use crate::source::Source;
@@ -63,14 +64,18 @@ pub struct Place<'a> {
 }
 
 /// Waits for IPVS, observes it as often as it is loaded, and reports what is in flight when asked
-/// to stop.
+/// to stop. `known` is what was read of the kernel before, if anything.
 ///
 /// # Errors
 /// [`Failure`] with the exit status; nothing of ours is left in the kernel then.
-pub async fn observe<S: Sink>(place: Place<'_>, sink: S) -> Result<(), Failure> {
+pub async fn observe<S: Sink>(
+    place: Place<'_>,
+    known: Option<Known>,
+    sink: S,
+) -> Result<(), Failure> {
     let mut stop = StopSignals::listen(place.needs_terminal)?;
     let mut lifecycle = place.confinement.lifecycle();
-    let mut observation = Observation::new(place, sink);
+    let mut observation = Observation::new(place, known, sink);
     let mut event = Event::Module(module::read());
     loop {
         event = match lifecycle.handle(clock::now(), event) {
@@ -97,10 +102,12 @@ struct Observation<'a, S> {
     carried: Carried,
     alarm: Alarm,
     look: Look,
+    /// What was read of the kernel before; for the first attaching.
+    known: Option<Known>,
 }
 
 impl<'a, S: Sink> Observation<'a, S> {
-    fn new(place: Place<'a>, sink: S) -> Self {
+    fn new(place: Place<'a>, known: Option<Known>, sink: S) -> Self {
         let correlator = Correlator::new(place.settings.emit == Emit::All);
         let observer = Observer::new(
             correlator,
@@ -120,6 +127,7 @@ impl<'a, S: Sink> Observation<'a, S> {
             carried: Carried::default(),
             alarm,
             look: Look::default(),
+            known,
         }
     }
 
@@ -182,7 +190,8 @@ impl<'a, S: Sink> Observation<'a, S> {
         self.end_session()?;
         let references_before = module::read().references().unwrap_or(0);
         let wanted = wanted(&self.place);
-        let attached = load(&wanted, self.carried.clone()).and_then(|mut loaded| {
+        let attached = load(&wanted, self.known.take(), self.carried.clone());
+        let attached = attached.and_then(|mut loaded| {
             loaded.programs.attach()?;
             Ok(loaded)
         });

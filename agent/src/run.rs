@@ -14,7 +14,7 @@ use crate::cli::{ObserveArgs, RunArgs, TopArgs, TraceArgs};
 use crate::clock::{self, MonoNs, WallAnchor};
 use crate::confinement::Confinement;
 use crate::doctor::facts::Facts;
-use crate::doctor::gather::{Look, essentials};
+use crate::doctor::gather::{Look, essentials_and_known};
 use crate::doctor::live::Node;
 use crate::doctor::rules::prerequisites;
 use crate::error::Failure;
@@ -32,6 +32,7 @@ use crate::outputs::metrics::system::System;
 use crate::outputs::metrics::table::{Shown, TablePart};
 use crate::outputs::metrics::{BuildInfo, Metrics};
 use crate::outputs::trace::Lines;
+use crate::probes::features::Known;
 use crate::probes::table::Way;
 use crate::publish::Publisher;
 use crate::settings::{Attach, RealServers, SettingsError};
@@ -67,7 +68,7 @@ pub fn run(
         Hangup::catch()?
     };
     let web = web(args)?;
-    let facts = observable(&args.observe)?;
+    let (facts, known) = observable(&args.observe)?;
     let agent = Agent {
         confinement,
         needs_terminal: false,
@@ -84,7 +85,8 @@ pub fn run(
             Arc::clone(&agent.metrics),
             Arc::clone(&agent.armed),
         ));
-        let outcome = agent.observe(Log::new(&agent, args.real_servers)).await;
+        let log = Log::new(&agent, args.real_servers);
+        let outcome = agent.observe(known, log).await;
         looking.abort();
         reloading.abort();
         outcome
@@ -112,11 +114,12 @@ fn web(args: &RunArgs) -> Result<Web, Failure> {
 /// # Errors
 /// As [`run`].
 pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
-    let facts = observable(&args.observe)?;
+    let (facts, known) = observable(&args.observe)?;
     let lines = Lines::start(args.output.format).map_err(|error| {
         Failure::failed(format!("cannot start the writer of findings: {error}"))
     })?;
-    runtime(Confinement::Attaching)?.block_on(Agent::new(&args.observe, &facts).observe(lines))
+    runtime(Confinement::Attaching)?
+        .block_on(Agent::new(&args.observe, &facts).observe(known, lines))
 }
 
 /// `ipvs-lens top`: shows the tables until asked to stop, or prints them once.
@@ -124,7 +127,7 @@ pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
 /// # Errors
 /// As [`run`].
 pub fn top(args: &TopArgs) -> Result<(), Failure> {
-    let facts = observable(&args.observe)?;
+    let (facts, known) = observable(&args.observe)?;
     let observe = ObserveArgs {
         table_interval: args.interval,
         ..args.observe.clone()
@@ -137,7 +140,7 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
     let agent = Agent::new(&observe, &facts);
     if args.once {
         let once = top::Once::new(choice, args.output.format);
-        return runtime(Confinement::Attaching)?.block_on(agent.observe(once));
+        return runtime(Confinement::Attaching)?.block_on(agent.observe(known, once));
     }
     if !top::has_terminal() {
         return Err(Failure::failed(
@@ -146,18 +149,18 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
     }
     let live = top::Live::open(choice)
         .map_err(|error| Failure::failed(format!("the terminal cannot be used: {error}")))?;
-    runtime(Confinement::Attaching)?.block_on(agent.observe(live))
+    runtime(Confinement::Attaching)?.block_on(agent.observe(known, live))
 }
 
-/// What this node is, once nothing stands in the way of observing it.
-fn observable(observe: &ObserveArgs) -> Result<Facts, Failure> {
+/// What this node is, and what was read of its kernel, once nothing stands in the way of observing it.
+fn observable(observe: &ObserveArgs) -> Result<(Facts, Option<Known>), Failure> {
     limits::raise();
-    let facts = essentials(&Look {
+    let (facts, known) = essentials_and_known(&Look {
         kernel: Some(observe.kernel.clone()),
         ..Look::at_files()
     });
     prerequisites(&facts).map_err(Failure::cannot_observe)?;
-    Ok(facts)
+    Ok((facts, known))
 }
 
 fn runtime(confinement: Confinement) -> Result<Runtime, Failure> {
@@ -235,7 +238,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    async fn observe<S: Sink>(&self, sink: S) -> Result<(), Failure> {
+    async fn observe<S: Sink>(&self, known: Option<Known>, sink: S) -> Result<(), Failure> {
         let place = Place {
             settings: self.settings,
             release: &self.release,
@@ -247,7 +250,7 @@ impl<'a> Agent<'a> {
             confinement: self.confinement,
             needs_terminal: self.needs_terminal,
         };
-        observe(place, sink).await
+        observe(place, known, sink).await
     }
 }
 

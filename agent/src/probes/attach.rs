@@ -11,7 +11,7 @@ use agent_common::config::Config;
 use agent_common::layout::{ABSENT, FIELDS, KernelLayout};
 use agent_common::stat::Stat;
 use agent_core::doctor::facts::{Fact, Facts};
-use agent_core::doctor::rules::{CannotObserve, prerequisites};
+use agent_core::doctor::rules::prerequisites;
 use agent_core::kernel::features::{Feature, Features, Plan, Stream};
 use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::{KProbe, Program, ProgramError, RawTracePoint};
@@ -21,10 +21,10 @@ use aya_log::EbpfLogger;
 use super::banks::{Banks, Pair, Rest};
 use super::counters::{Carried, Counters};
 use super::error::AttachError;
-use super::features;
+use super::features::Known;
 use super::fexit::{FexitError, ModuleTypes, TracingObject};
 use super::grace::Grace;
-use super::locations::{self, read_symbols};
+use super::locations;
 use super::outcomes::Outcomes;
 use super::table::{Hook, Moment, PROBES, Probe, WITHOUT_REASON, Way};
 use crate::cli::KernelArgs;
@@ -124,23 +124,28 @@ fn open(stream: Stream, map: Map) -> Result<Source, AttachError> {
     })
 }
 
-/// Creates the maps and resolves the layout; nothing is attached yet.
+/// Creates the maps and resolves the layout; nothing is attached yet. `known` spares reading what
+/// was read before, where the module has not gone since.
 ///
 /// # Errors
 /// The first thing that stands in the way; nothing stays behind in the kernel then.
-pub fn load(wanted: &Wanted, carried: Carried) -> Result<Loaded, AttachError> {
-    let types = Types::read(IPVS_MODULE, wanted.kernel.btf.as_deref(), &wanted.release)?;
+pub fn load(
+    wanted: &Wanted,
+    known: Option<Known>,
+    carried: Carried,
+) -> Result<Loaded, AttachError> {
+    let Known {
+        types,
+        symbols: KernelSymbols { symbols, hidden_by },
+        features,
+        ..
+    } = judged(wanted, known)?;
     let layout = layout::resolve(types.kernel(), types.module())?;
-    let KernelSymbols { symbols, hidden_by } =
-        read_symbols(|function| types.has_function(function));
     let causes = reasons::causes(types.kernel());
     let config = Config {
         connect_args: types.kernel_function_args(CONNECT_FUNCTION).unwrap_or(0),
         ..wanted.config
     };
-    let mut features = features::look_with(&types, &symbols);
-    features.asked = wanted.kernel.asked();
-    let features = judged(features)?;
     let plan = features.plan();
     let stream = match wanted.kernel.events {
         Events::Ring => Stream::Ring,
@@ -512,11 +517,17 @@ fn limitations(hidden_by: Option<AddressesHiddenBy>, plan: &Plan) -> Vec<Limitat
     hidden.into_iter().chain(lost).collect()
 }
 
-/// What the kernel offers, unless observing needs more; by the same rules as before the start.
-fn judged(features: Features) -> Result<Features, CannotObserve> {
+/// What is known of the kernel with ip_vs as it is loaded now, unless observing needs more than the
+/// kernel offers; by the same rules as before the start.
+fn judged(wanted: &Wanted, known: Option<Known>) -> Result<Known, AttachError> {
+    let known = match known.filter(Known::is_current) {
+        Some(known) => known,
+        None => Known::read(&wanted.kernel, &wanted.release)?,
+    };
     let mut facts = Facts::default();
-    facts.kernel.features = Fact::Known(features.clone());
-    prerequisites(&facts).map(|()| features)
+    facts.kernel.features = Fact::Known(known.features.clone());
+    prerequisites(&facts)?;
+    Ok(known)
 }
 
 fn create(

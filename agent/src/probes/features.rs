@@ -8,10 +8,10 @@ use std::fmt::Display;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use agent_core::kernel::features::{Feature, Features, Found, HookFound};
 use agent_core::kernel::{layout, reasons};
+use agent_core::lifecycle::ModuleId;
 use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{
@@ -27,9 +27,10 @@ use super::error::AttachError;
 use super::fexit::{self, ModuleTypes, bpf, bpf_fd, fd_number, instruction};
 use super::locations::read_symbols;
 use super::table::{DROP_TRACEPOINT, PROBES, Probe};
+use crate::cli::KernelArgs;
 use crate::kernel::btf::{BtfError, Types};
 use crate::kernel::symbols::{Existence, KernelSymbols, Symbols};
-use crate::source::module::IPVS_MODULE;
+use crate::source::module::{self, IPVS_MODULE};
 
 /// Why nothing is known about a module that is not there.
 const NOT_LOADED: &str = "ip_vs is not loaded";
@@ -60,33 +61,79 @@ const HELPERS: &[(ProgramType, BpfHelper, &str)] = &[
     ),
 ];
 
-/// Everything about this node, for who has read nothing about it yet.
-#[must_use]
-pub fn look(btf: Option<&Path>, release: &str, ip_vs_is_loaded: bool) -> Features {
-    let mut features = Features::default();
-    look_at_programs(&mut features);
-    let types = Types::read(IPVS_MODULE, btf, release);
-    look_at_types(&mut features, types.as_ref(), ip_vs_is_loaded);
-    let known = types.as_ref().ok();
-    let has_type = |function: &str| known.is_some_and(|types| types.has_function(function));
-    let KernelSymbols { symbols, .. } = read_symbols(has_type);
-    look_at_hooks(&mut features, &symbols, ip_vs_is_loaded);
-    let fexit = match known {
-        _ if !ip_vs_is_loaded => Found::Unknown(NOT_LOADED.to_owned()),
-        Some(types) => fexit(types, &symbols),
-        None => Found::Absent("the types of ip_vs are not known".to_owned()),
-    };
-    features.set(Feature::Fexit, fexit);
-    features
+/// What was read of a node on which ip_vs is loaded. Reading takes a second and the memory of the
+/// kernel's types, so what was read to judge the node is kept until programs are attached.
+pub struct Known {
+    /// The loading of the module that it is about.
+    module: Option<ModuleId>,
+    /// Types of the kernel and of ip_vs.
+    pub(super) types: Types,
+    /// Functions of the kernel.
+    pub(super) symbols: KernelSymbols,
+    /// What the kernel offers.
+    pub(super) features: Features,
 }
 
-/// The same with ip_vs loaded, from types and symbols that were read already.
-pub(super) fn look_with(types: &Types, symbols: &Symbols) -> Features {
+impl Known {
+    /// Reads and tries everything, with ip_vs loaded.
+    ///
+    /// # Errors
+    /// [`BtfError`] when there are no types.
+    pub fn read(args: &KernelArgs, release: &str) -> Result<Self, BtfError> {
+        let module = module::read().live();
+        let types = Types::read(IPVS_MODULE, args.btf.as_deref(), release)?;
+        let symbols = read_symbols(|function| types.has_function(function));
+        let mut features = features_of(Ok(&types), &symbols.symbols, true);
+        features.asked = args.asked();
+        Ok(Self {
+            module,
+            types,
+            symbols,
+            features,
+        })
+    }
+
+    /// Whether it is about the module as it is loaded now.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.module.is_some() && self.module == module::read().live()
+    }
+}
+
+/// What the kernel offers, and what was read to find out where ip_vs is loaded.
+#[must_use]
+pub fn look(args: &KernelArgs, release: &str, ip_vs_is_loaded: bool) -> (Features, Option<Known>) {
+    let types = if ip_vs_is_loaded {
+        match Known::read(args, release) {
+            Ok(known) => return (known.features.clone(), Some(known)),
+            Err(error) => Err(error),
+        }
+    } else {
+        Types::read(IPVS_MODULE, args.btf.as_deref(), release)
+    };
+    let types = types.as_ref();
+    let KernelSymbols { symbols, .. } =
+        read_symbols(|function| types.is_ok_and(|types| types.has_function(function)));
+    let mut features = features_of(types, &symbols, ip_vs_is_loaded);
+    features.asked = args.asked();
+    (features, None)
+}
+
+fn features_of(
+    types: Result<&Types, &BtfError>,
+    symbols: &Symbols,
+    ip_vs_is_loaded: bool,
+) -> Features {
     let mut features = Features::default();
     look_at_programs(&mut features);
-    look_at_types(&mut features, Ok(types), true);
-    look_at_hooks(&mut features, symbols, true);
-    features.set(Feature::Fexit, fexit(types, symbols));
+    look_at_types(&mut features, types, ip_vs_is_loaded);
+    look_at_hooks(&mut features, symbols, ip_vs_is_loaded);
+    let fexit = match types {
+        _ if !ip_vs_is_loaded => Found::Unknown(NOT_LOADED.to_owned()),
+        Ok(types) => fexit(types, symbols),
+        Err(_) => Found::Absent("the types of ip_vs are not known".to_owned()),
+    };
+    features.set(Feature::Fexit, fexit);
     features
 }
 

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use super::facts::{Fact, Facts, IpVs, Netns};
 use crate::cli::KernelArgs;
-use crate::probes::features;
+use crate::probes::features::{self, Known};
 use crate::{clock, limits};
 
 pub use netns::refresh_sysctls;
@@ -54,6 +54,12 @@ impl Look {
 /// What decides whether a node can be observed at all: a handful of files, and the kernel's answers.
 #[must_use]
 pub fn essentials(look: &Look) -> Facts {
+    essentials_and_known(look).0
+}
+
+/// As [`essentials`], with what was read of the kernel to find out.
+#[must_use]
+pub fn essentials_and_known(look: &Look) -> (Facts, Option<Known>) {
     let root = &look.root;
     let mut facts = Facts {
         host: files::line(root, "proc/sys/kernel/hostname").into(),
@@ -65,14 +71,15 @@ pub fn essentials(look: &Look) -> Facts {
         nf_conntrack: files::present(root, "proc/sys/net", "netfilter/nf_conntrack_max").into(),
         ..Facts::default()
     };
+    let mut known = None;
     if let Some(args) = &look.kernel {
         let release = facts.kernel.release.known().map_or("", String::as_str);
         let is_loaded = facts.ip_vs.known().is_some_and(|it| *it != IpVs::Absent);
-        let mut found = features::look(args.btf.as_deref(), release, is_loaded);
-        found.asked = args.asked();
+        let (found, read) = features::look(args, release, is_loaded);
+        known = read;
         facts.kernel.features = Fact::Known(found);
     }
-    facts
+    (facts, known)
 }
 
 /// Everything.
