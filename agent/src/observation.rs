@@ -5,6 +5,7 @@
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use agent_common::config::{ALL_DECISIONS, Config, FINDINGS};
@@ -40,6 +41,12 @@ use crate::wake::{Alarm, MODULE_POLL, Woken};
 
 /// How often the numbers of `/status` are brought up to date.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
+
+/// The kernel announces a module as live while it still holds a reference to it from loading it
+/// (`do_init_module`, kernel/module/main.c): gone after microseconds, on a busy machine after some
+/// of these.
+const LOOKS_AT_NEW_MODULE: u32 = 5;
+const LOOK_AT_NEW_MODULE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What an observation reads and where it reports.
 pub struct Place<'a> {
@@ -188,7 +195,7 @@ impl<'a, S: Sink> Observation<'a, S> {
     /// Loads the programs and attaches them, in place of those attached before.
     fn attach(&mut self) -> Result<Event, Failure> {
         self.end_session()?;
-        let references_before = module::read().references().unwrap_or(0);
+        let references_before = references_of_others(self.known.is_some());
         let wanted = wanted(&self.place);
         let attached = load(&wanted, self.known.take(), self.carried.clone());
         let attached = attached.and_then(|mut loaded| {
@@ -336,6 +343,20 @@ impl<'a, S: Sink> Observation<'a, S> {
         self.place.publisher.stopping();
         printed(self.observer.finish(clock::now())).map(drop)
     }
+}
+
+/// References to the module while nothing of ours is attached. Of a module that may just have been
+/// loaded (`is_settled` is false), the fewest seen: the kernel's own is no user.
+fn references_of_others(is_settled: bool) -> u64 {
+    let read = || module::read().references().unwrap_or(0);
+    let mut fewest = read();
+    let mut looks = LOOKS_AT_NEW_MODULE;
+    while fewest > 0 && looks > 0 && !is_settled {
+        thread::sleep(LOOK_AT_NEW_MODULE_PAUSE);
+        fewest = fewest.min(read());
+        looks -= 1;
+    }
+    fewest
 }
 
 fn wanted(place: &Place<'_>) -> Wanted {

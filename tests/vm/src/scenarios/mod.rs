@@ -211,6 +211,11 @@ pub const SCENARIOS: &[Scenario] = &[
         doctor::udp_timeout,
     ),
     row(
+        "doctor-idle-timeout",
+        "an idle connection is reset, and is not after the doctor's command",
+        doctor::idle_timeout,
+    ),
+    row(
         "doctor-removed",
         "UDP clients of a removed server, cut off until the doctor's command is run",
         doctor::removed_server,

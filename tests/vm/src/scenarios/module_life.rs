@@ -23,8 +23,9 @@ pub(super) const LATER_PORTS: std::ops::Range<u16> = 40_006..40_018;
 /// From `modprobe` to ready. Attaching is a matter of a second; the rest is for the emulation.
 pub(super) const ARMED_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long the module stays, in milliseconds; the agent looks for it every 250.
-const STAYS_MS: [u64; 4] = [300, 600, 1_000, 1_500];
+/// How long the module stays, in milliseconds. The kernel announces it to the agent at once, and
+/// reading its types takes a part of a second.
+const STAYS_MS: [u64; 7] = [20, 50, 100, 200, 400, 800, 1_500];
 /// Fewer show nothing.
 const STAYS_MIN: usize = 2;
 
