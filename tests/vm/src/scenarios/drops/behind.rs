@@ -3,6 +3,7 @@
 //! elsewhere, and each is reported once, in the client's addresses.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -135,7 +136,9 @@ fn play(lab: &Lab, net: Net) -> Result<()> {
     if net.source.is_ipv4() {
         from_loopback(&mut played)?;
     }
-    without_neighbour(lab, net, &mut played)?;
+    if net.source.is_ipv4() || reports_failed_neighbours()? {
+        without_neighbour(lab, net, &mut played)?;
+    }
     agent.expect(&played.expected)?;
     let elsewhere = agent
         .scrape()?
@@ -331,6 +334,14 @@ fn from_loopback(played: &mut Played) -> Result<()> {
     played.blocked(service, "ipvs_transmit", "", of(&report)?);
     all_here(service, of(&report)?, played);
     Ok(())
+}
+
+/// Whether this kernel sends a client of IPv6 an ICMP error when the real server's neighbour entry
+/// fails: 5.10 does not, and the client sends SYNs until it gives up, at times that decide which of
+/// them are known to be lost.
+fn reports_failed_neighbours() -> Result<bool> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(!release.starts_with("5.10."))
 }
 
 /// The real server's address is gone: nothing answers ARP or NDP. Its SYNs die together 3 s after
