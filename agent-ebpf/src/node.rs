@@ -57,13 +57,11 @@ fn add_to(counts: &PerCpuHashMap<NodeCountKey, u64>, bank: u32, key: &NodeCountK
     if counts.insert(key, &zero, BPF_NOEXIST.into()).is_ok() {
         count::key_made(bank, KEYS_PER_KEY);
     }
-    match counts.get_ptr_mut(key) {
-        Some(value) => count::add_one(value),
-        None => {
-            if let Some(value) = NODE_REST.get_ptr_mut(u32::from(key.event)) {
-                count::add_one(value);
-            }
-            count::stat(Stat::CountsFull);
-        }
+    if let Some(value) = counts.get_ptr_mut(key) {
+        return count::add_one(value);
     }
+    if let Some(value) = NODE_REST.get_ptr_mut(u32::from(key.event)) {
+        count::add_one(value);
+    }
+    count::stat(Stat::CountsFull);
 }
