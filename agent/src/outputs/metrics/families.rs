@@ -23,7 +23,7 @@ use crate::ledger::{Count, Counts, Presence};
 /// Label sets of a family with real-server labels.
 ///
 /// A node has some hundred real servers, or thousands, which no person reads one by one: see
-/// [`SERIES_MAX_OF_MANY`].
+/// `SERIES_MAX_OF_MANY`.
 pub const SERIES_MAX: usize = 1_000;
 
 /// The same where there are more than [`SERIES_MAX`]: 200 real servers take 600 series.
