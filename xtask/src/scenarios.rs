@@ -13,7 +13,7 @@ use crate::tally::Tally;
 use crate::userland;
 
 /// Longest run of all scenarios on one kernel, under emulation on a busy host.
-pub const LIMIT: Duration = Duration::from_mins(30);
+pub const LIMIT: Duration = Duration::from_mins(45);
 
 /// What one guest is booted for.
 pub struct Run<'a> {
