@@ -55,12 +55,8 @@ impl ServiceKey {
     /// "Services without a key of their own": what was counted for them. The kernel makes no such
     /// key; its family and protocol cannot be a service's.
     pub const REST: Self = Self {
-        addr: [0; 16],
-        fwmark: 0,
-        netns: 0,
-        port: 0,
-        family: 0,
         proto: u8::MAX,
+        ..Self::NONE
     };
 }
 

@@ -40,14 +40,7 @@ pub struct Target {
 
 impl Target {
     /// Nothing known.
-    pub const NONE: Self = Self::nowhere(ServiceKey {
-        addr: [0; 16],
-        fwmark: 0,
-        netns: 0,
-        port: 0,
-        family: 0,
-        proto: 0,
-    });
+    pub const NONE: Self = Self::nowhere(ServiceKey::NONE);
 
     /// A service without a real server to send to.
     #[inline(always)]

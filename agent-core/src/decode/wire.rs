@@ -133,12 +133,8 @@ pub const fn cause(verdict: Verdict) -> u8 {
 #[must_use]
 pub fn service(service: &Service) -> ServiceKey {
     let none = ServiceKey {
-        addr: [0; 16],
-        fwmark: 0,
         netns: service.netns.0,
-        port: 0,
-        family: 0,
-        proto: 0,
+        ..ServiceKey::NONE
     };
     match service.name {
         ServiceName::Unknown => none,

@@ -178,12 +178,5 @@ fn service(tuple: &TupleKey) -> ServiceKey {
     if SERVICES.get_ptr(&service).is_some() {
         return service;
     }
-    ServiceKey {
-        addr: [0; 16],
-        fwmark: 0,
-        netns: 0,
-        port: 0,
-        family: 0,
-        proto: 0,
-    }
+    ServiceKey::NONE
 }
