@@ -127,6 +127,16 @@ impl Expected {
         self.service_series(OUTCOMES, ("outcome", outcome), count)
     }
 
+    /// Attempts from ports that came back: `reused` followed their entry to a server in service,
+    /// `stale` to `draining`, which answered.
+    #[must_use]
+    pub fn came_back(self, reused: usize, stale: usize, draining: RealServer) -> Self {
+        self.decision("reused", reused)
+            .decision("reused_stale", stale)
+            .stale(draining, "port_reuse", stale)
+            .outcome("answered", stale)
+    }
+
     /// `count` datagrams of `flows` flows to this stale real server.
     #[must_use]
     pub fn stale_datagrams(mut self, rs: RealServer, flows: usize, count: usize) -> Self {

@@ -59,10 +59,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     let stale = first.answered_by(RS1.name);
     let mut expected = Expected::none()
         .decision("scheduled", first.attempts())
-        .decision("reused", again.attempts() - stale)
-        .decision("reused_stale", stale)
-        .stale(RS1, "port_reuse", stale)
-        .outcome("answered", stale);
+        .came_back(again.attempts() - stale, stale, RS1);
     for rs in REAL_SERVERS {
         let given = first.answered_by(rs.name) + again.answered_by(rs.name);
         expected = expected.new_connections(rs, given);

@@ -253,13 +253,7 @@ fn play(lab: &Lab, cell: &Cell<'_>, ports: &[u16]) -> Result<String> {
         Started::Ended(ended) => refused(cell, &ended, &judged)?,
         Started::Ready(agent) => {
             lab.run_all_answered(&Lab::plan(ports.to_vec()))?;
-            agent.expect(
-                &Expected::none()
-                    .decision("reused", first.attempts() - stale)
-                    .decision("reused_stale", stale)
-                    .stale(RS1, "port_reuse", stale)
-                    .outcome("answered", stale),
-            )?;
+            agent.expect(&Expected::none().came_back(first.attempts() - stale, stale, RS1))?;
             agent.terminate()?;
             ensure!(
                 judged.code != Some(CANNOT_OBSERVE),

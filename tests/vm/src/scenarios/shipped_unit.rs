@@ -89,13 +89,7 @@ fn turn(lab: &Lab, kptr_restrict: u16, first_port: u16) -> Result<()> {
     ensure_state("active")?;
     ensure_confined()?;
     lab.run_all_answered(&plan())?;
-    agent::expect_at_default(
-        &Expected::none()
-            .decision("reused", first.attempts() - stale)
-            .decision("reused_stale", stale)
-            .stale(RS1, "port_reuse", stale)
-            .outcome("answered", stale),
-    )?;
+    agent::expect_at_default(&Expected::none().came_back(first.attempts() - stale, stale, RS1))?;
     command::line(&format!("systemctl stop {UNIT}"))?;
     ensure_state("inactive")?;
     lab.bpf_before.ensure_nothing_new()

@@ -43,10 +43,7 @@ pub fn run(lab: &mut Lab) -> Result<()> {
     );
     let mut expected = Expected::none()
         .decision("scheduled", first.attempts() + fresh.attempts())
-        .decision("reused", again.attempts() - stale)
-        .decision("reused_stale", stale)
-        .stale(RS1, "port_reuse", stale)
-        .outcome("answered", stale);
+        .came_back(again.attempts() - stale, stale, RS1);
     for rs in REAL_SERVERS {
         let answered = [&first, &again, &fresh].map(|report| report.answered_by(rs.name));
         expected = expected.new_connections(rs, answered.iter().sum());

@@ -58,10 +58,7 @@ impl Played {
         }
         expected
             .decision("scheduled", self.scheduled)
-            .decision("reused", self.reused)
-            .decision("reused_stale", self.stale)
-            .stale(RS1, "port_reuse", self.stale)
-            .outcome("answered", self.stale)
+            .came_back(self.reused, self.stale, RS1)
     }
 
     /// Both together.
