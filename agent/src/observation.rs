@@ -104,8 +104,6 @@ struct Observation<'a, S> {
     /// What was attached last, until it is known whether it may stay.
     attached: Option<Result<Loaded, AttachError>>,
     session: Option<Session>,
-    /// Whether the session's programs on the module's functions are attached.
-    holds_module: bool,
     carried: Carried,
     alarm: Alarm,
     look: Look,
@@ -130,7 +128,6 @@ impl<'a, S: Sink> Observation<'a, S> {
             observer,
             attached: None,
             session: None,
-            holds_module: false,
             carried: Carried::default(),
             alarm,
             look: Look::default(),
@@ -163,7 +160,7 @@ impl<'a, S: Sink> Observation<'a, S> {
             return Woken::Timer;
         };
         // A module that is being loaded has no message of its own for the moment it is live.
-        let module = (!self.holds_module).then(|| clock::now() + MODULE_POLL);
+        let module = (!session.holds_module).then(|| clock::now() + MODULE_POLL);
         let due = [self.observer.poll_timeout(), self.look.due(), module];
         let due = due.into_iter().flatten().min();
         self.alarm.next(&session.source, due).await
@@ -195,7 +192,8 @@ impl<'a, S: Sink> Observation<'a, S> {
     /// Loads the programs and attaches them, in place of those attached before.
     fn attach(&mut self) -> Result<Event, Failure> {
         self.end_session()?;
-        let references_before = references_of_others(self.known.is_some());
+        let references_before =
+            references_of_others(self.known.as_ref().is_some_and(Known::is_current));
         let wanted = wanted(&self.place);
         let attached = load(&wanted, self.known.take(), self.carried.clone());
         let attached = attached.and_then(|mut loaded| {
@@ -252,11 +250,11 @@ impl<'a, S: Sink> Observation<'a, S> {
         self.place.metrics.set_source(Some(source));
         self.place.publisher.observing(&programs);
         self.place.armed.notify_one();
-        self.holds_module = true;
         self.session = Some(Session {
             programs,
             source: events,
             table: self.tables(&counters),
+            holds_module: true,
         });
         Ok(())
     }
@@ -289,8 +287,8 @@ impl<'a, S: Sink> Observation<'a, S> {
         };
         log::warn!("{reason}");
         session.table = None;
-        session.programs.let_go_of_module();
-        self.holds_module = false;
+        session.programs.release_module();
+        session.holds_module = false;
         self.place.publisher.released(&session.programs, reason);
     }
 
@@ -325,7 +323,6 @@ impl<'a, S: Sink> Observation<'a, S> {
         let Some(mut session) = self.session.take() else {
             return Ok(());
         };
-        self.holds_module = false;
         session.table = None;
         session.programs.detach();
         self.observer.look_at_node(&session, clock::now());

@@ -85,6 +85,8 @@ pub struct Session {
     pub source: Source,
     /// Readings of the IPVS tables; `None` where they cannot be had.
     pub table: Option<TableSource>,
+    /// Whether the programs on the module's functions are attached.
+    pub holds_module: bool,
 }
 
 /// Everything records pass on their way out; outlives sessions.

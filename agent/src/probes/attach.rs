@@ -260,7 +260,7 @@ impl Programs {
 
     /// Takes the programs off that hold the module, so that it can be unloaded; what is observed
     /// besides IPVS goes on.
-    pub fn let_go_of_module(&self) {
+    pub fn release_module(&self) {
         self.counters.unwatch_module();
     }
 
